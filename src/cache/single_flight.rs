@@ -1,0 +1,146 @@
+//! One refresh for everybody.
+//!
+//! A refresh is a *flight*. Whoever finds no token either joins the flight in the air or opens one and gets its
+//! [`Ticket`]; the ticket travels with the task that fetches. A ticket always ends its flight: with what was fetched, or,
+//! dropped before that by a panic or a runtime that shuts down, with an error.
+//!
+//! Invariants, all under the one lock of [`SingleFlight::ledger`]:
+//!
+//! 1. There is a flight in the ledger exactly as long as its ticket lives.
+//! 2. The slot changes only here, and its generation never goes back.
+//! 3. A flight is closed in the same step in which its token is published: nobody who looks can see neither.
+//! 4. No code of a user, no await and no wake-up happens under the lock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::slot::{CachedToken, Generation, Slot};
+use crate::{
+    error::{TokenError, TokenErrorKind},
+    token::AccessToken,
+};
+
+type Outcome = Result<CachedToken, TokenError>;
+
+#[derive(Default)]
+pub(super) struct SingleFlight {
+    slot: Slot,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    /// The newest token, also when it was refused or has expired: the next one is compared with it.
+    last: Option<CachedToken>,
+    flight: Option<watch::Receiver<Option<Outcome>>>,
+}
+
+/// What somebody who needs a token does next.
+pub(super) enum Entry {
+    Cached(CachedToken),
+    Joined(Flight),
+    Opened(Ticket, Flight),
+}
+
+impl SingleFlight {
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    pub(super) fn enter(self: &Arc<Self>) -> Entry {
+        let mut ledger = self.lock();
+        if let Some(token) = self.slot.load() {
+            return Entry::Cached(token);
+        }
+        if let Some(flight) = &ledger.flight {
+            return Entry::Joined(Flight(flight.clone()));
+        }
+        let (outcome, flight) = watch::channel(None);
+        ledger.flight = Some(flight.clone());
+        Entry::Opened(Ticket { of: Arc::clone(self), outcome: Some(outcome) }, Flight(flight))
+    }
+
+    /// Takes the refused token out of use, unless a newer one is there already.
+    pub(super) fn invalidate(&self, refused: Generation) -> bool {
+        let _ledger = self.lock();
+        let current = self.slot.generation() == Some(refused);
+        if current {
+            self.slot.clear();
+        }
+        current
+    }
+
+    fn publish(&self, ledger: &mut Ledger, token: AccessToken) -> Outcome {
+        let token = match &ledger.last {
+            Some(last) => CachedToken::following(token, last),
+            None => CachedToken::first(token),
+        };
+        if token.is_expired() {
+            return Err(expired_on_arrival());
+        }
+        self.slot.publish(&token);
+        ledger.last = Some(token.clone());
+        Ok(token)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The duty to end a flight.
+pub(super) struct Ticket {
+    of: Arc<SingleFlight>,
+    outcome: Option<watch::Sender<Option<Outcome>>>,
+}
+
+impl Ticket {
+    pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
+        self.close(fetched);
+    }
+
+    fn close(&mut self, fetched: Result<AccessToken, TokenError>) {
+        let Some(sender) = self.outcome.take() else { return };
+        let mut ledger = self.of.lock();
+        let outcome = fetched.and_then(|token| self.of.publish(&mut ledger, token));
+        let flight = ledger.flight.take();
+        drop(ledger);
+        drop(flight);
+        sender.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.outcome.is_some() {
+            let error = if std::thread::panicking() { panicked() } else { shut_down() };
+            self.close(Err(error));
+        }
+    }
+}
+
+/// A flight as those see it who wait for it.
+pub(super) struct Flight(watch::Receiver<Option<Outcome>>);
+
+impl Flight {
+    /// Cancel safe: the flight goes on without those who stop waiting.
+    pub(super) async fn landed(mut self) -> Outcome {
+        match self.0.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            Ok(None) | Err(_) => Err(shut_down()),
+        }
+    }
+}
+
+fn expired_on_arrival() -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, "the new access token has already expired")
+}
+
+fn panicked() -> TokenError {
+    TokenError::new(TokenErrorKind::Panicked, "the token source panicked")
+}
+
+fn shut_down() -> TokenError {
+    TokenError::new(TokenErrorKind::Runtime, "the tokio runtime that fetched the token was shut down")
+}

@@ -1,0 +1,278 @@
+//! What can go wrong: [`ConfigError`] before anything is sent, [`TokenError`] while a token is obtained.
+
+use std::{convert::Infallible, error::Error, fmt, sync::Arc};
+
+use http::StatusCode;
+use tower::BoxError;
+
+/// Why a token could not be obtained.
+///
+/// Cheap to clone: everybody who waited for the same refresh gets the same error. Its `Display` says what happened, at
+/// which endpoint (without the query) and what to do next; no secret and no token is ever in it. The layer returns it
+/// inside a [`BoxError`]:
+///
+/// ```
+/// # use tower_oauth::{TokenError, TokenErrorKind};
+/// # let error: tower::BoxError = TokenError::new(TokenErrorKind::Transport, "connection refused").into();
+/// if let Some(error) = error.downcast_ref::<TokenError>() {
+///     eprintln!("no token ({:?}): {error}", error.kind());
+/// }
+/// ```
+#[derive(Clone)]
+pub struct TokenError(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: TokenErrorKind,
+    what: String,
+    endpoint: Option<String>,
+    status: Option<StatusCode>,
+    refusal: Option<Refusal>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The members of an error response of the token endpoint (RFC 6749 §5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) error: String,
+    pub(crate) description: Option<String>,
+    pub(crate) uri: Option<String>,
+}
+
+/// What went wrong while a token was obtained, by who can put it right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenErrorKind {
+    /// The client is set up in a way that cannot work: yours to change.
+    Configuration,
+    /// The token endpoint could not be reached or the connection broke: DNS, connect, TLS, reset.
+    Transport,
+    /// No answer in time: from the token endpoint, or from the [`TokenSource`](crate::TokenSource) as a whole.
+    Timeout,
+    /// The token endpoint answered with a status that is neither a token nor an OAuth error.
+    Server,
+    /// The authorization server said no with an OAuth `error` code (RFC 6749 §5.2), see [`TokenError::error_code`].
+    Refused,
+    /// The answer is no usable token: not JSON, too large, no `access_token`, a token that is no header value, expired.
+    InvalidResponse,
+    /// The [`TokenSource`](crate::TokenSource) panicked.
+    Panicked,
+    /// There is no tokio runtime to fetch on, or it was shut down meanwhile.
+    Runtime,
+}
+
+impl TokenErrorKind {
+    fn next_step(self) -> &'static str {
+        match self {
+            Self::Configuration => "correct the configuration of the client",
+            Self::Transport => "check the URL, the network and the TLS trust; the next request tries again",
+            Self::Timeout => {
+                "check the health of the authorization server and the network, or allow more time; the next request tries again"
+            }
+            Self::Server => {
+                "check the token URL, then the authorization server; the next request tries again"
+            }
+            Self::Refused => {
+                "check the client's registration: id, secret, authentication method, scope and audience"
+            }
+            Self::InvalidResponse => {
+                "check that the URL is that of an OAuth 2.0 token endpoint and what stands in front of it"
+            }
+            Self::Panicked => {
+                "this is a bug in the token source, or a tokio runtime without its time driver; the panic message is on stderr"
+            }
+            Self::Runtime => "call from within a running tokio runtime; the next request tries again",
+        }
+    }
+}
+
+impl TokenError {
+    /// An error of a [`TokenSource`](crate::TokenSource) that you write yourself. `what` goes into the message as it is:
+    /// keep secrets out of it.
+    pub fn new(kind: TokenErrorKind, what: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            what: what.into(),
+            endpoint: None,
+            status: None,
+            refusal: None,
+            source: None,
+        }))
+    }
+
+    /// Adds the cause, for [`Error::source`]. It is not part of this error's own message.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.inner().source = Some(source.into().into());
+        self
+    }
+
+    pub(crate) fn what(&self) -> &str {
+        &self.0.what
+    }
+
+    pub(crate) fn at(mut self, endpoint: &str) -> Self {
+        self.inner().endpoint = Some(endpoint.to_owned());
+        self
+    }
+
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.inner().status = Some(status);
+        self
+    }
+
+    pub(crate) fn with_refusal(mut self, refusal: Refusal) -> Self {
+        self.inner().refusal = Some(refusal);
+        self
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// What went wrong, by who can put it right.
+    #[must_use]
+    pub fn kind(&self) -> TokenErrorKind {
+        self.0.kind
+    }
+
+    /// The token endpoint, without query, where one was involved.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.0.endpoint.as_deref()
+    }
+
+    /// The HTTP status of the token endpoint's answer, where there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// The `error` code of the authorization server, such as `invalid_client` (RFC 6749 §5.2).
+    #[must_use]
+    pub fn error_code(&self) -> Option<&str> {
+        self.0.refusal.as_ref().map(|refusal| refusal.error.as_str())
+    }
+
+    /// The `error_description` of the authorization server (RFC 6749 §5.2).
+    #[must_use]
+    pub fn error_description(&self) -> Option<&str> {
+        self.0.refusal.as_ref()?.description.as_deref()
+    }
+
+    /// The `error_uri` of the authorization server (RFC 6749 §5.2).
+    #[must_use]
+    pub fn error_uri(&self) -> Option<&str> {
+        self.0.refusal.as_ref()?.uri.as_deref()
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { what, kind, endpoint, .. } = &*self.0;
+        match endpoint {
+            Some(endpoint) => write!(f, "token endpoint {endpoint}: {what}; {}", kind.next_step()),
+            None => write!(f, "{what}; {}", kind.next_step()),
+        }
+    }
+}
+
+/// The message, without the cause: a cause may come from a transport that prints more than it should.
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenError")
+            .field("kind", &self.0.kind)
+            .field("endpoint", &self.0.endpoint)
+            .field("status", &self.0.status)
+            .field("what", &self.0.what)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+/// A setting that cannot work, found before anything is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The token URL is not usable (RFC 6749 §3.2).
+    TokenUrl {
+        /// The URL as given, without user information and query.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The token URL would send the client secret over plain HTTP to another machine.
+    InsecureTokenUrl {
+        /// The URL without its query.
+        url: String,
+    },
+    /// What was given is not an origin: scheme, host and port, nothing else (RFC 6454).
+    Origin {
+        /// The origin as given, without user information and query.
+        origin: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A request parameter that is written by other means or is there already (RFC 6749 §3.2: at most once).
+    Parameter {
+        /// The parameter's name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// TLS cannot be set up, such as on a machine without root certificates.
+    Tls {
+        /// What the TLS library said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TokenUrl { url, reason } => write!(f, "the token URL {url:?} {reason}"),
+            Self::InsecureTokenUrl { url } => write!(
+                f,
+                "the token URL {url:?} would send the client secret unencrypted: use https, or allow it with \
+                 TokenUrl::danger_plain_http where something else encrypts the connection"
+            ),
+            Self::Origin { origin, reason } => {
+                write!(f, "{origin:?} is not an origin such as \"https://api.example.com\": it {reason}")
+            }
+            Self::Parameter { name, reason } => {
+                write!(f, "the token request parameter {name:?} {reason}")
+            }
+            Self::Tls { reason } => write!(
+                f,
+                "TLS cannot be set up: {reason}; install root certificates (such as the package ca-certificates) or \
+                 bring a transport of your own"
+            ),
+        }
+    }
+}
+
+impl Error for ConfigError {}
+
+impl From<Infallible> for ConfigError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// A URL as far as it may be shown: no user information, no query, no fragment.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}{host}"),
+        None => format!("{scheme}{rest}"),
+    }
+}

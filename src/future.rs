@@ -1,0 +1,282 @@
+//! The way of one request through the layer.
+//!
+//! A first attempt and a retry pass through the same three states; only what they wait with differs ([`Draft`]):
+//!
+//! ```text
+//!  no token ─► Obtaining ─► Readying ─► Calling ─► response
+//!     token ────────────────────────────┘ │
+//!                  ▲                      │ refused, and kept
+//!                  └──────────────────────┘
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::{BoxError, Service};
+
+use crate::{
+    cache::{CachedToken, Generation, PendingToken},
+    error::TokenError,
+    presentation::SharedPolicy,
+    replay::Replay,
+};
+
+pin_project! {
+    /// The response future of [`OAuth`](crate::OAuth).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the attempt under way. A token that is being fetched is fetched all the same, for the others.
+    pub struct ResponseFuture<S, R, B>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+    {
+        #[pin]
+        state: State<S, R, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, B>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+    {
+        // Awaiting the response of the inner service.
+        Calling {
+            #[pin]
+            future: S::Future,
+            presented: Option<Presented<S, R, R::Kept>>,
+        },
+        // Awaiting a token. Boxed, as is the next: the way without waiting stays small.
+        Obtaining {
+            token: PendingToken,
+            waiting: Option<Box<WaitingDraft<S, R, B>>>,
+        },
+        // Awaiting the readiness of the inner service.
+        Readying {
+            waiting: Option<Box<Waiting<S, R, Unsent<R::Body, R::Kept>>>>,
+        },
+    }
+}
+
+/// What has to be known of a request that is under way with a token. One without it passes through.
+struct Presented<S, R, K> {
+    policy: SharedPolicy<R>,
+    generation: Generation,
+    again: Option<Again<S, K>>,
+}
+
+/// What one more attempt needs.
+pub(crate) struct Again<S, K> {
+    pub(crate) kept: Request<K>,
+    pub(crate) service: S,
+}
+
+struct Waiting<S, R, D> {
+    service: S,
+    policy: SharedPolicy<R>,
+    draft: D,
+}
+
+type WaitingDraft<S, R, B> = Waiting<
+    S,
+    R,
+    Draft<
+        <R as Replay<B>>::Body,
+        <R as Replay<B>>::Kept,
+        <S as Service<Request<<R as Replay<B>>::Body>>>::Response,
+    >,
+>;
+
+/// A request that waits for a token.
+#[allow(clippy::large_enum_variant)] // it is boxed together with what else waits
+enum Draft<B, K, Res> {
+    First(Unsent<B, K>),
+    Retry { refused: Generation, response: Res, kept: Request<K> },
+}
+
+/// A request that lacks nothing but its token.
+struct Unsent<B, K> {
+    request: Request<B>,
+    kept: Option<Request<K>>,
+}
+
+impl<S, R, B> ResponseFuture<S, R, B>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+{
+    pub(crate) fn passing_through(future: S::Future) -> Self {
+        Self { state: State::Calling { future, presented: None } }
+    }
+
+    pub(crate) fn calling(
+        future: S::Future,
+        policy: SharedPolicy<R>,
+        generation: Generation,
+        again: Option<Again<S, R::Kept>>,
+    ) -> Self {
+        Self { state: State::Calling { future, presented: Some(Presented { policy, generation, again }) } }
+    }
+
+    pub(crate) fn obtaining(
+        service: S,
+        policy: SharedPolicy<R>,
+        request: Request<R::Body>,
+        kept: Option<Request<R::Kept>>,
+    ) -> Self {
+        Self { state: State::obtaining(service, policy, Draft::First(Unsent { request, kept })) }
+    }
+}
+
+impl<S, R, B> State<S, R, B>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+{
+    fn obtaining(service: S, policy: SharedPolicy<R>, draft: Draft<R::Body, R::Kept, S::Response>) -> Self {
+        let token = policy.tokens.pending_token();
+        Self::Obtaining { token, waiting: Some(Box::new(Waiting { service, policy, draft })) }
+    }
+}
+
+impl<S, R, B, ResBody> Future for ResponseFuture<S, R, B>
+where
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+{
+    type Output = Result<Response<ResBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Calling { future, presented } => {
+                    let response = ready!(future.poll(cx)).map_err(Into::into)?;
+                    match presented.take() {
+                        Some(presented) => after_call(response, presented),
+                        None => return Poll::Ready(Ok(response)),
+                    }
+                }
+                StateProj::Obtaining { token, waiting } => {
+                    let token = ready!(token.as_mut().poll(cx));
+                    let Some(waiting) = waiting.take() else { unreachable!("{}", POLLED_AGAIN) };
+                    after_token(token, *waiting)
+                }
+                StateProj::Readying { waiting } => {
+                    let Some(ready) = waiting else { unreachable!("{}", POLLED_AGAIN) };
+                    ready!(ready.service.poll_ready(cx)).map_err(Into::into)?;
+                    let Some(waiting) = waiting.take() else { unreachable!("{}", POLLED_AGAIN) };
+                    ControlFlow::Continue(send(*waiting))
+                }
+            };
+            match next {
+                // This drops the previous call, and with it what it held of the inner service, such as a permit.
+                ControlFlow::Continue(next) => state.set(next),
+                ControlFlow::Break(result) => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
+
+/// Where a request goes from here, or what its caller gets.
+type Step<S, R, B> =
+    ControlFlow<Result<<S as Service<Request<<R as Replay<B>>::Body>>>::Response, BoxError>, State<S, R, B>>;
+
+fn after_call<S, R, B, ResBody>(
+    response: Response<ResBody>,
+    presented: Presented<S, R, R::Kept>,
+) -> Step<S, R, B>
+where
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    R: Replay<B>,
+{
+    let Presented { policy, generation: refused, again } = presented;
+    if !policy.is_refusal(&response) {
+        return ControlFlow::Break(Ok(response));
+    }
+    policy.tokens.invalidate(refused);
+    match again {
+        Some(Again { kept, service }) if policy.replay.can_replay(kept.body()) => {
+            ControlFlow::Continue(State::obtaining(service, policy, Draft::Retry { refused, response, kept }))
+        }
+        _ => ControlFlow::Break(Ok(response)),
+    }
+}
+
+fn after_token<S, R, B>(
+    token: Result<CachedToken, TokenError>,
+    waiting: WaitingDraft<S, R, B>,
+) -> Step<S, R, B>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+{
+    let Waiting { service, policy, draft } = waiting;
+    let unsent = match (draft, token) {
+        (Draft::First(unsent), Ok(_)) => unsent,
+        (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
+        (Draft::Retry { refused, response, kept }, Ok(token)) if !token.has_value_of(refused) => {
+            let (head, kept) = kept.into_parts();
+            match policy.replay.replay(kept) {
+                // The response goes first: an unread body may hold the connection that the retry waits for.
+                Some(body) => {
+                    drop(response);
+                    Unsent { request: Request::from_parts(head, body), kept: None }
+                }
+                None => return ControlFlow::Break(Ok(response)),
+            }
+        }
+        (Draft::Retry { response, .. }, _) => return ControlFlow::Break(Ok(response)),
+    };
+    let waiting = Some(Box::new(Waiting { service, policy, draft: unsent }));
+    ControlFlow::Continue(State::Readying { waiting })
+}
+
+/// Takes the token that is current *now*: the one that was waited for may be refused or expired by the time that the inner
+/// service is ready.
+fn send<S, R, B>(
+    Waiting { mut service, policy, draft }: Waiting<S, R, Unsent<R::Body, R::Kept>>,
+) -> State<S, R, B>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+{
+    let Unsent { mut request, kept } = draft;
+    match policy.present(request.headers_mut()) {
+        Some(generation) => {
+            let future = service.call(request);
+            let again = kept.map(|kept| Again { kept, service });
+            State::Calling { future, presented: Some(Presented { policy, generation, again }) }
+        }
+        None => State::obtaining(service, policy, Draft::First(Unsent { request, kept })),
+    }
+}
+
+impl<S, R, B> fmt::Debug for ResponseFuture<S, R, B>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Calling { .. } => "Calling",
+            State::Obtaining { .. } => "Obtaining",
+            State::Readying { .. } => "Readying",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

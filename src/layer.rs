@@ -1,0 +1,100 @@
+use std::sync::Arc;
+
+use tower::Layer;
+
+use crate::{
+    cache::TokenCache,
+    presentation::{Origins, Policy, Verdict},
+    replay::CloneBody,
+    service::OAuth,
+};
+
+/// Puts the token of a [`TokenCache`] on every request to the [`Origins`] that may see it, and recovers from a refusal.
+///
+/// `R` says how the body is kept for the retry, see [`replay`](crate::replay). The layer is cheap to clone; all services
+/// that it makes share the cache.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response, header::AUTHORIZATION};
+/// use http_body_util::Full;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower::BoxError> {
+/// let tokens = TokenCache::new(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
+/// let oauth = OAuthLayer::new(tokens, Origins::new(["https://api.example.com"])?);
+///
+/// let api = service_fn(|request: Request<Full<Bytes>>| async move {
+///     assert_eq!(request.headers()[AUTHORIZATION], "Bearer 2YotnFZFEjr1zCsicMWpAA");
+///     Ok::<_, tower::BoxError>(Response::new(Full::<Bytes>::default()))
+/// });
+/// let client = ServiceBuilder::new().layer(oauth).service(api);
+/// client.oneshot(Request::get("https://api.example.com/orders").body(Full::default())?).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct OAuthLayer<R = CloneBody> {
+    tokens: TokenCache,
+    origins: Origins,
+    verdict: Verdict,
+    replay: R,
+}
+
+impl OAuthLayer {
+    /// Shows the token of `tokens` to `origins`, and keeps a clone of each request for the retry.
+    #[must_use]
+    pub fn new(tokens: TokenCache, origins: Origins) -> Self {
+        Self { tokens, origins, verdict: Verdict::Http, replay: CloneBody }
+    }
+}
+
+impl<R> OAuthLayer<R> {
+    /// Keeps bodies in another way, see [`replay`](crate::replay).
+    #[must_use]
+    pub fn replay<R2>(self, replay: R2) -> OAuthLayer<R2> {
+        OAuthLayer { tokens: self.tokens, origins: self.origins, verdict: self.verdict, replay }
+    }
+
+    /// For tonic clients: keeps their bodies, and takes the head of a response that says `UNAUTHENTICATED` for a refusal,
+    /// too.
+    ///
+    /// ```
+    /// # async fn example() -> Result<(), tower::BoxError> {
+    /// use tonic_health::pb::health_client::HealthClient;
+    /// use tower::ServiceBuilder;
+    /// use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache};
+    ///
+    /// let tokens = TokenCache::new(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
+    /// let oauth = OAuthLayer::new(tokens, Origins::of_inner_service()).grpc();
+    /// let channel = tonic::transport::Endpoint::from_static("http://localhost:50051").connect_lazy();
+    /// let client = HealthClient::new(ServiceBuilder::new().layer(oauth).service(channel));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Caveats
+    ///
+    /// A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already.
+    #[cfg(feature = "tonic")]
+    #[must_use]
+    pub fn grpc(self) -> OAuthLayer<crate::replay::TonicBody> {
+        OAuthLayer { verdict: Verdict::Grpc, ..self.replay(crate::replay::TonicBody::default()) }
+    }
+}
+
+impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
+    type Service = OAuth<S, R>;
+
+    fn layer(&self, inner: S) -> OAuth<S, R> {
+        let policy = Policy {
+            tokens: self.tokens.clone(),
+            origins: self.origins.clone(),
+            verdict: self.verdict,
+            replay: self.replay.clone(),
+        };
+        OAuth::new(inner, Arc::new(policy))
+    }
+}

@@ -1,0 +1,183 @@
+//! Which servers may see the token.
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+
+use crate::error::{ConfigError, without_secrets};
+
+/// The servers that may be shown the token: origins (RFC 6454), named by scheme, host and port.
+///
+/// A request to any other server passes through the layer without a token, so that neither a redirect nor a URL out of a
+/// response takes it there (RFC 6750 §5.3). A request **without** an authority, such as those that a tonic client hands to
+/// its channel, belongs to the inner service itself and gets the token.
+///
+/// `http` counts only where it is named: a token on plain HTTP can be read on its way.
+///
+/// ```
+/// use tower_oauth::{ConfigError, Origins};
+///
+/// let origins = Origins::new(["https://api.example.com", "http://localhost:8080"])?;
+///
+/// let error = Origins::new(["api.example.com/v1"]).unwrap_err();
+/// assert!(matches!(error, ConfigError::Origin { .. }));
+/// # Ok::<_, ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origins(Vec<Origin>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    authority: Authority,
+    port: u16,
+}
+
+impl Origins {
+    /// These origins and no others. A missing port is the scheme's own: 443 or 80.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Origin`] for what is not a scheme, a host and perhaps a port.
+    pub fn new<I>(origins: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        origins.into_iter().map(|origin| Origin::parse(origin.as_ref())).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Only requests without an authority: for a layer over a channel that has one of its own.
+    #[must_use]
+    pub fn of_inner_service() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn allow(&self, uri: &Uri) -> bool {
+        match (uri.scheme(), uri.authority()) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(scheme), Some(authority)) => self.0.iter().any(|origin| origin.is(scheme, authority)),
+        }
+    }
+}
+
+impl Origin {
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        let refuse = |reason| Err(ConfigError::Origin { origin: without_secrets(text), reason });
+        let Ok(uri) = text.parse::<Uri>() else { return refuse("is not a URL") };
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return refuse("needs a scheme, https:// or http://");
+        };
+        let Some(port) = port_of(scheme, authority) else {
+            return refuse("needs the scheme https or http, and a port from 1 to 65535 if any");
+        };
+        if authority.as_str().contains('@') {
+            return refuse("must not have user information");
+        }
+        if authority.host().is_empty() {
+            return refuse("has no host");
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
+            return refuse("must not have a path, a query or a fragment");
+        }
+        Ok(Self { scheme: scheme.clone(), authority: authority.clone(), port })
+    }
+
+    fn is(&self, scheme: &Scheme, authority: &Authority) -> bool {
+        self.scheme == *scheme
+            && self.authority.host().eq_ignore_ascii_case(authority.host())
+            && port_of(scheme, authority) == Some(self.port)
+    }
+}
+
+/// `None` where there is no telling: a port that is no number, a scheme that has no default.
+fn port_of(scheme: &Scheme, authority: &Authority) -> Option<u16> {
+    let default = match scheme.as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match host_and_port.get(authority.host().len()..) {
+        Some("") => Some(default),
+        Some(_) => authority.port_u16().filter(|port| *port != 0),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(origin: &str, uri: &str) -> bool {
+        Origins::new([origin]).unwrap().allow(&uri.parse().unwrap())
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        for uri in
+            ["https://api.test", "https://api.test/", "https://API.Test:443/v1?x#y", "HTTPS://api.test/"]
+        {
+            assert!(allows("https://api.test", uri), "{uri}");
+        }
+        for uri in [
+            "http://api.test/",
+            "https://api.test:444/",
+            "https://api.test.evil.test/",
+            "https://xapi.test/",
+            "https://api.test./",
+            "https://api.test@evil.test/",
+            "https://evil.test/https://api.test/",
+            "https://api.test:/",
+            "wss://api.test/",
+            "api.test:443",
+        ] {
+            assert!(!allows("https://api.test", uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn ports_and_ip_addresses_count() {
+        assert!(allows("https://api.test:443", "https://api.test/"));
+        assert!(allows("http://api.test:80", "http://api.test/"));
+        assert!(!allows("http://api.test:80", "https://api.test:80/"));
+        assert!(allows("https://[::1]:8443", "https://[::1]:8443/x"));
+        assert!(!allows("https://[::1]:8443", "https://[::1]/x"));
+        assert!(allows("http://127.0.0.1:1", "http://127.0.0.1:1/x"));
+    }
+
+    #[test]
+    fn user_information_in_a_request_does_not_change_its_host() {
+        assert!(allows("https://api.test", "https://user:pass@api.test/"));
+        assert!(!allows("https://api.test", "https://api.test:443@evil.test/"));
+    }
+
+    #[test]
+    fn a_request_without_authority_is_the_inner_services_own() {
+        assert!(allows("https://api.test", "/pkg.Service/Method"));
+        assert!(Origins::of_inner_service().allow(&Uri::from_static("/pkg.Service/Method")));
+        assert!(!Origins::of_inner_service().allow(&Uri::from_static("https://api.test/")));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused_with_its_reason() {
+        for (text, reason) in [
+            ("", "not a URL"),
+            ("api.test", "scheme"),
+            ("https://", "not a URL"),
+            ("ftp://api.test", "scheme https"),
+            ("https://api.test/v1", "path"),
+            ("https://api.test/?q=hunter2", "path"),
+            ("https://api.test#x", "path"),
+            ("https://u:hunter2@api.test", "user information"),
+            ("https://api.test:0", "port"),
+            ("https://api.test:", "port"),
+        ] {
+            let error = Origins::new([text]).unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+}

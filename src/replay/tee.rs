@@ -1,0 +1,219 @@
+//! A body whose frames are kept as they are sent, so that it can be sent once more.
+//!
+//! Two handles share the original body: [`Sending`], which the first attempt reads, and [`Kept`], which waits for a refusal.
+//! [`Kept::replay`] takes the body over: the frames sent so far come again, then the rest of the original, from where it
+//! stands. From then on the first handle ends with an error, never with a clean end that would make a part look like a whole.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tower::BoxError;
+
+/// What both handles share. The lock is contended only in the moment of a takeover.
+type Shared<B> = Arc<Mutex<State<B>>>;
+
+enum State<B> {
+    /// Everything sent so far is in the log, and fits.
+    Recording { rest: Pin<Box<B>>, log: Log },
+    /// Too much was sent to be kept, or the body failed: only the first attempt goes on.
+    NotKept { rest: Pin<Box<B>> },
+    /// The retry has it.
+    TakenOver,
+}
+
+struct Log {
+    frames: VecDeque<Recorded>,
+    bytes: usize,
+    cap: usize,
+    ended: bool,
+}
+
+#[derive(Clone)]
+enum Recorded {
+    Data(Bytes),
+    Trailers(http::HeaderMap),
+}
+
+impl Recorded {
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        let data = frame.data_ref().cloned().map(Self::Data);
+        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => {
+                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Says whether the frame could be kept.
+    fn record(&mut self, frame: &Frame<Bytes>) -> bool {
+        let Some(recorded) = Recorded::of(frame) else { return false };
+        self.bytes = self.bytes.saturating_add(recorded.len());
+        self.frames.push_back(recorded);
+        self.bytes <= self.cap
+    }
+}
+
+/// Splits a body, keeping up to `cap` bytes of what is sent.
+pub(super) fn tee<B>(body: B, cap: usize) -> (Sending<B>, Kept<B>) {
+    let log = Log { frames: VecDeque::new(), bytes: 0, cap, ended: false };
+    let shared = Arc::new(Mutex::new(State::Recording { rest: Box::pin(body), log }));
+    (Sending(Arc::clone(&shared)), Kept(shared))
+}
+
+/// The body of the first attempt.
+pub(super) struct Sending<B>(Shared<B>);
+
+impl<B> Body for Sending<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = lock(&self.0);
+        let polled = match &mut *state {
+            State::Recording { rest, .. } | State::NotKept { rest } => ready!(rest.as_mut().poll_frame(cx)),
+            State::TakenOver => return Poll::Ready(Some(Err(TakenOver.into()))),
+        };
+        if let State::Recording { log, .. } = &mut *state {
+            let kept = match &polled {
+                Some(Ok(frame)) => log.record(frame),
+                Some(Err(_)) => false,
+                None => {
+                    log.ended = true;
+                    true
+                }
+            };
+            if !kept {
+                stop_recording(&mut state);
+            }
+        }
+        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &*lock(&self.0) {
+            State::Recording { rest, .. } | State::NotKept { rest } => rest.is_end_stream(),
+            State::TakenOver => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &*lock(&self.0) {
+            State::Recording { rest, .. } | State::NotKept { rest } => rest.size_hint(),
+            State::TakenOver => SizeHint::default(),
+        }
+    }
+}
+
+fn stop_recording<B>(state: &mut State<B>) {
+    if let State::Recording { rest, .. } = std::mem::replace(state, State::TakenOver) {
+        *state = State::NotKept { rest };
+    }
+}
+
+/// What waits for a refusal.
+pub(super) struct Kept<B>(Shared<B>);
+
+impl<B> Kept<B> {
+    pub(super) fn can_replay(&self) -> bool {
+        matches!(&*lock(&self.0), State::Recording { .. })
+    }
+
+    /// Takes the body over from the first attempt, unless not all of it was kept.
+    pub(super) fn replay(self) -> Option<Replayed<B>> {
+        let mut state = lock(&self.0);
+        match std::mem::replace(&mut *state, State::TakenOver) {
+            State::Recording { rest, log } => Some(Replayed { log, rest }),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// The frames once more, then the rest of the original body.
+pub(super) struct Replayed<B> {
+    log: Log,
+    rest: Pin<Box<B>>,
+}
+
+impl<B> Body for Replayed<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.log.frames.pop_front() {
+            Some(Recorded::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(Recorded::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            // A body need not bear to be polled after its end.
+            None if self.log.ended => Poll::Ready(None),
+            None => self.rest.as_mut().poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.log.frames.is_empty() && (self.log.ended || self.rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = if self.log.ended { SizeHint::with_exact(0) } else { self.rest.size_hint() };
+        let again: u64 = self
+            .log
+            .frames
+            .iter()
+            .map(|frame| match frame {
+                Recorded::Data(data) => data.len() as u64,
+                Recorded::Trailers(_) => 0,
+            })
+            .sum();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(again));
+        }
+        hint.set_lower(rest.lower().saturating_add(again));
+        hint
+    }
+}
+
+#[derive(Debug)]
+struct TakenOver;
+
+impl fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this attempt was refused, and its body goes on with the retry")
+    }
+}
+
+impl std::error::Error for TakenOver {}
+
+fn lock<B>(shared: &Shared<B>) -> MutexGuard<'_, State<B>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,104 @@
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower::{BoxError, Service};
+
+use crate::{
+    future::{Again, ResponseFuture},
+    presentation::SharedPolicy,
+    replay::{CloneBody, Replay},
+};
+
+/// The service that an [`OAuthLayer`](crate::OAuthLayer) makes of `S`.
+///
+/// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) where a request could not be sent for
+/// want of a token. Readiness is that of `S`. Clones share the token.
+pub struct OAuth<S, R = CloneBody> {
+    inner: S,
+    policy: SharedPolicy<R>,
+}
+
+impl<S, R> OAuth<S, R> {
+    pub(crate) fn new(inner: S, policy: SharedPolicy<R>) -> Self {
+        Self { inner, policy }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R, B, ResBody> Service<Request<B>> for OAuth<S, R>
+where
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+{
+    type Response = Response<ResBody>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !self.policy.is_for(&request) {
+            let request = request.map(|body| self.policy.replay.pass(body));
+            return ResponseFuture::passing_through(self.inner.call(request));
+        }
+        // Kept before the token goes on: the copy must not hold a token that may be refused.
+        let (mut request, kept) = keep(&self.policy.replay, request);
+        let policy = Arc::clone(&self.policy);
+        if let Some(generation) = self.policy.present(request.headers_mut()) {
+            let again = kept.map(|kept| Again { kept, service: self.inner.clone() });
+            return ResponseFuture::calling(self.inner.call(request), policy, generation, again);
+        }
+        // The instance that was polled ready is the one to call, so that the clone stays here.
+        let clone = self.inner.clone();
+        let service = mem::replace(&mut self.inner, clone);
+        ResponseFuture::obtaining(service, policy, request, kept)
+    }
+}
+
+/// The request to send, and its copy: the head, and what the replay keeps of the body.
+fn keep<R, B>(replay: &R, request: Request<B>) -> (Request<R::Body>, Option<Request<R::Kept>>)
+where
+    R: Replay<B>,
+{
+    let (head, body) = request.into_parts();
+    let (body, kept) = replay.keep(body);
+    let kept = kept.map(|kept| Request::from_parts(head.clone(), kept));
+    (Request::from_parts(head, body), kept)
+}
+
+impl<S: Clone, R> Clone for OAuth<S, R> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
+    }
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for OAuth<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth")
+            .field("inner", &self.inner)
+            .field("tokens", &self.policy.tokens)
+            .field("origins", &self.policy.origins)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//! Values: what a token is, how long it lasts, what must not be shown (RFC 6749 §1.4, §5.1).
+
+mod access_token;
+mod secret;
+
+pub use access_token::AccessToken;
+pub use secret::ClientSecret;
