@@ -1,1 +1,15 @@
+//! One binary for all integration tests. Time is virtual wherever there is time; sockets are real wherever there is a wire.
 
+mod cancellation;
+mod failures;
+mod house;
+mod loopback;
+mod origins;
+mod readiness;
+mod recovery;
+mod runtimes;
+mod secrets;
+mod single_flight;
+mod stacks;
+mod support;
+mod wire;

@@ -1,0 +1,184 @@
+//! Real servers on loopback: a token endpoint, an API that takes its tokens, and a gRPC service that does.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::net::TcpListener;
+use tower_oauth::{ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint};
+
+use crate::support::{Body, lock};
+
+/// What the servers on loopback agree on.
+#[derive(Clone, Default)]
+pub(crate) struct Authority(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    valid: Mutex<BTreeSet<String>>,
+    token_requests: AtomicUsize,
+    refusals: AtomicUsize,
+}
+
+impl Authority {
+    pub(crate) const CLIENT: (&str, &str) = ("my client", "s3cr%t:+ü");
+
+    pub(crate) fn revoke_all(&self) {
+        lock(&self.0.valid).clear();
+    }
+
+    pub(crate) fn token_requests(&self) -> usize {
+        self.0.token_requests.load(Ordering::SeqCst)
+    }
+
+    /// How often the API said 401.
+    pub(crate) fn refusals(&self) -> usize {
+        self.0.refusals.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn accepts(&self, headers: &http::HeaderMap) -> bool {
+        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = value.strip_prefix("Bearer ").unwrap_or_default();
+        let accepts = lock(&self.0.valid).contains(token);
+        self.0.refusals.fetch_add(usize::from(!accepts), Ordering::SeqCst);
+        accepts
+    }
+
+    fn issue(&self) -> String {
+        let number = self.0.token_requests.fetch_add(1, Ordering::SeqCst) + 1;
+        let token = format!("T0KEN-{number}");
+        lock(&self.0.valid).insert(token.clone());
+        token
+    }
+
+    pub(crate) async fn token_endpoint(&self) -> SocketAddr {
+        let authority = self.clone();
+        serve(move |request| {
+            let authority = authority.clone();
+            async move {
+                if !knows_the_client(&request) {
+                    return json(401, r#"{"error":"invalid_client"}"#);
+                }
+                let form = request.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(form, "grant_type=client_credentials");
+                let token = authority.issue();
+                json(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#))
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn api(&self) -> SocketAddr {
+        let authority = self.clone();
+        serve(move |request| {
+            let authority = authority.clone();
+            async move {
+                let accepts = authority.accepts(request.headers());
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut response = Response::new(Full::new(body));
+                if !accepts {
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                response
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn cache(&self) -> TokenCache {
+        let (id, secret) = Self::CLIENT;
+        let url = format!("http://{}/oauth2/token", self.token_endpoint().await);
+        let transport = http1_client();
+        let auth = ClientAuth::client_secret_basic(id, secret);
+        TokenCache::new(ClientCredentials::new(TokenEndpoint::with_transport(url, auth, transport).unwrap()))
+    }
+
+    /// A layer for the API at `address`.
+    pub(crate) async fn layer(&self, address: SocketAddr) -> OAuthLayer {
+        OAuthLayer::new(self.cache().await, Origins::new([format!("http://{address}")]).unwrap())
+    }
+}
+
+fn knows_the_client(request: &Request<Incoming>) -> bool {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
+    let value = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap());
+    let pair = BASE64_STANDARD.decode(value.unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+    let pair = String::from_utf8(pair).unwrap();
+    let (id, secret) = pair.split_once(':').unwrap();
+    let decode = |text: &str| {
+        let form = format!("x={text}");
+        form_urlencoded::parse(form.as_bytes()).next().unwrap().1.into_owned()
+    };
+    (decode(id).as_str(), decode(secret).as_str()) == Authority::CLIENT
+}
+
+pub(crate) type HyperClient =
+    hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, Body>;
+
+pub(crate) fn http1_client() -> HyperClient {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http()
+}
+
+pub(crate) fn http2_client() -> HyperClient {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
+
+pub(crate) fn json(status: u16, body: &str) -> Response<Body> {
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    response.body(Full::from(body.to_owned())).unwrap()
+}
+
+/// Serves HTTP/1 and HTTP/2 for as long as the test's runtime lives.
+pub(crate) async fn serve<F, Fut, B>(handler: F) -> SocketAddr
+where
+    F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    serve_counting(handler, Arc::default()).await
+}
+
+/// [`serve`], counting the connections.
+pub(crate) async fn serve_counting<F, Fut, B>(handler: F, connections: Arc<AtomicUsize>) -> SocketAddr
+where
+    F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.fetch_add(1, Ordering::SeqCst);
+            let handler = handler.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let response = handler(request);
+                    async move { Ok::<_, Infallible>(response.await) }
+                });
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http2().max_concurrent_streams(2000);
+                server.serve_connection(TokioIo::new(stream), service).await.ok();
+            });
+        }
+    });
+    address
+}

@@ -1,0 +1,144 @@
+//! The crate over real sockets: default transport, HTTP/1 and HTTP/2.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_oauth::{ClientAuth, ClientCredentials, TokenCache, TokenEndpoint, TokenErrorKind};
+
+use crate::loopback::{Authority, HyperClient, http1_client, http2_client, json, serve, serve_counting};
+
+#[tokio::test]
+async fn a_storm_on_a_revoked_token_over_http_2_costs_one_token_request_and_no_caller_sees_a_401() {
+    storm(http2_client(), 1000).await;
+}
+
+#[tokio::test]
+async fn a_storm_on_a_revoked_token_over_http_1_costs_one_token_request_and_no_caller_sees_a_401() {
+    storm(http1_client(), 100).await;
+}
+
+async fn storm(client: HyperClient, requests: usize) {
+    let authority = Authority::default();
+    let api = authority.api().await;
+    let client = ServiceBuilder::new().layer(authority.layer(api).await).service(client);
+    let request = || {
+        let body = Full::from("the body");
+        client.clone().oneshot(Request::post(format!("http://{api}/")).body(body).unwrap())
+    };
+    assert_eq!(request().await.unwrap().status(), StatusCode::OK);
+    for revocation in 1..=2 {
+        authority.revoke_all();
+        let callers: Vec<_> = (0..requests).map(|_| tokio::spawn(request())).collect();
+        for caller in callers {
+            let response = caller.await.unwrap().unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the body");
+        }
+        assert_eq!(authority.token_requests(), 1 + revocation);
+    }
+}
+
+#[tokio::test]
+async fn a_401_over_http_1_does_not_cost_the_connection() {
+    let authority = Authority::default();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let authority = authority.clone();
+        move |request: Request<_>| {
+            let accepts = authority.accepts(request.headers());
+            std::future::ready(json(if accepts { 200 } else { 401 }, "a short answer"))
+        }
+    };
+    let api = serve_counting(handler, Arc::clone(&connections)).await;
+    let client = ServiceBuilder::new().layer(authority.layer(api).await).service(http1_client());
+    for _ in 0..20 {
+        let request = Request::get(format!("http://{api}/")).body(Full::default()).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body().collect().await.unwrap();
+        authority.revoke_all();
+    }
+    assert_eq!(authority.refusals(), 19);
+    println!("{connections:?} connections for 39 requests");
+}
+
+#[cfg(feature = "default-transport")]
+mod default_transport {
+    use super::*;
+
+    fn cache(url: String) -> TokenCache {
+        let (id, secret) = Authority::CLIENT;
+        let endpoint = TokenEndpoint::new(url, ClientAuth::client_secret_basic(id, secret)).unwrap();
+        TokenCache::new(ClientCredentials::new(endpoint))
+    }
+
+    #[tokio::test]
+    async fn it_fetches_a_token() {
+        let authority = Authority::default();
+        let cache = cache(format!("http://{}/token", authority.token_endpoint().await));
+        assert_eq!(cache.token().await.unwrap().expose_secret(), "T0KEN-1");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_a_transport_error_that_says_so() {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = cache(format!("http://{port}/token")).token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Transport);
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_speak_tls_is_a_transport_error_that_says_so() {
+        let plain = serve(|_| std::future::ready(json(200, "{}"))).await;
+        let error = cache(format!("https://localhost:{}/token", plain.port())).token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Transport);
+        assert!(error.to_string().contains("corrupt message"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let authority = Authority::default();
+        let target = authority.token_endpoint().await;
+        let redirecting = serve(move |_| {
+            let response =
+                Response::builder().status(307).header("location", format!("http://{target}/token"));
+            std::future::ready(response.body(Full::<Bytes>::default()).unwrap())
+        })
+        .await;
+        let error = cache(format!("http://{redirecting}/token")).token().await.unwrap_err();
+        assert_eq!(error.status(), Some(StatusCode::TEMPORARY_REDIRECT));
+        assert_eq!(authority.token_requests(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_without_an_answer_is_a_transport_error() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await.unwrap());
+            }
+        });
+        let error = cache(format!("http://{address}/token")).token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Transport);
+    }
+
+    #[tokio::test]
+    async fn two_runtimes_one_after_the_other_use_the_same_endpoint() {
+        let authority = Authority::default();
+        let cache = cache(format!("http://{}/token", authority.token_endpoint().await));
+        for number in 1..=3 {
+            let same = cache.clone();
+            let token = tokio::task::spawn_blocking(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(same.token()).unwrap()
+            });
+            let token = token.await.unwrap();
+            assert_eq!(token.generation().get(), number);
+            cache.invalidate(token.generation());
+        }
+    }
+}
