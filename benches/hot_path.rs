@@ -1,1 +1,273 @@
-fn main() {}
+//! What one request pays on its way through the layer, beside what a user would write by hand.
+//!
+//! `cargo bench` prints the medians above `bare` and their ratios at its end. Every case sends the same request: a POST with
+//! six headers and a small body, and a token of 900 bytes; the inner service answers at once. Not measured: the network, the
+//! making of the request, waiting for a token.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    hint::black_box,
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, Barrier},
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, measurement::WallTime};
+use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use http_body_util::Full;
+use tower::{BoxError, Layer, Service, ServiceBuilder, retry::Policy};
+use tower_http::auth::AddAuthorizationLayer;
+use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+
+type Body = Full<Bytes>;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    attach(&mut criterion);
+    keep(&mut criterion);
+    contended(&mut criterion);
+    criterion.final_summary();
+    print_ratios();
+}
+
+/// The header alone.
+fn attach(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("attach");
+    one_at_a_time(&mut group, "bare", Inner);
+    one_at_a_time(&mut group, "static_header", static_header().layer(Inner));
+    one_at_a_time(&mut group, "oauth_never", oauth().replay(Never).layer(Inner));
+    group.finish();
+}
+
+/// The header, and a copy for one more attempt.
+fn keep(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("keep");
+    one_at_a_time(&mut group, "bare", Inner);
+    one_at_a_time(
+        &mut group,
+        "static_header_and_clone",
+        StaticHeaderAndClone { inner: Inner, value: bearer() },
+    );
+    let tower_retry = ServiceBuilder::new().retry(RetryOnce).layer(static_header()).service(Inner);
+    one_at_a_time(&mut group, "tower_retry", tower_retry);
+    one_at_a_time(&mut group, "oauth", oauth().layer(Inner));
+    group.finish();
+}
+
+/// One shared layer, as many threads as cores, a service for each thread.
+fn contended(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("contended");
+    all_at_once(&mut group, "bare", || Inner);
+    let layer = static_header();
+    all_at_once(&mut group, "static_header", || layer.layer(Inner));
+    let layer = oauth().replay(Never);
+    all_at_once(&mut group, "oauth_never", || layer.layer(Inner));
+    group.finish();
+}
+
+fn one_at_a_time<S>(group: &mut BenchmarkGroup<'_, WallTime>, id: &str, mut service: S)
+where
+    S: Service<Request<Body>>,
+{
+    group.bench_function(id, |bencher| {
+        bencher.iter_batched(request, |request| call(&mut service, request), BatchSize::SmallInput);
+    });
+}
+
+fn all_at_once<S>(group: &mut BenchmarkGroup<'_, WallTime>, id: &str, service: impl Fn() -> S)
+where
+    S: Service<Request<Body>> + Send,
+{
+    let threads = thread::available_parallelism().unwrap().get();
+    group.bench_function(id, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let start = Arc::new(Barrier::new(threads));
+            thread::scope(|scope| {
+                let running: Vec<_> = (0..threads)
+                    .map(|_| {
+                        let (service, start) = (service(), Arc::clone(&start));
+                        scope.spawn(move || timed(service, iterations, &start))
+                    })
+                    .collect();
+                running.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+            })
+        });
+    });
+}
+
+/// The time of the calls alone: requests are made in batches beforehand.
+fn timed<S: Service<Request<Body>>>(mut service: S, iterations: u64, start: &Barrier) -> Duration {
+    const BATCH: u64 = 1000;
+    start.wait();
+    let mut elapsed = Duration::ZERO;
+    let mut left = iterations;
+    while left > 0 {
+        let requests: Vec<_> = (0..left.min(BATCH)).map(|_| request()).collect();
+        left -= requests.len() as u64;
+        let started = Instant::now();
+        for request in requests {
+            call(&mut service, request);
+        }
+        elapsed += started.elapsed();
+    }
+    elapsed
+}
+
+/// Polls once, as nothing here ever waits.
+fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut context).is_ready());
+    let future = pin!(service.call(request));
+    match future.poll(&mut context) {
+        Poll::Ready(Ok(response)) => drop(black_box(response)),
+        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the inner service answers at once"),
+    }
+}
+
+fn request() -> Request<Body> {
+    Request::post("https://api.example.com/v1/orders?limit=10")
+        .header("accept", "application/json")
+        .header("content-type", "application/json")
+        .header("user-agent", "bench/1.0")
+        .header("x-request-id", HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap())
+        .header(
+            "traceparent",
+            HeaderValue::from_str("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap(),
+        )
+        .header("idempotency-key", HeaderValue::from_str("0f8fad5b-d9cb-469f-a165-70867728950e").unwrap())
+        .body(Full::from(Bytes::from_static(br#"{"article":"42","quantity":1}"#)))
+        .unwrap()
+}
+
+fn token() -> String {
+    "t".repeat(900)
+}
+
+fn bearer() -> HeaderValue {
+    HeaderValue::from_str(&format!("Bearer {}", token())).unwrap()
+}
+
+fn static_header() -> AddAuthorizationLayer {
+    AddAuthorizationLayer::bearer(&token())
+}
+
+/// A layer whose cache holds a token.
+fn oauth() -> OAuthLayer {
+    let cache = TokenCache::new(|| async {
+        Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(cache.token()).unwrap();
+    OAuthLayer::new(cache, Origins::new(["https://api.example.com"]).unwrap())
+}
+
+/// Takes the request and answers.
+#[derive(Clone)]
+struct Inner;
+
+impl Service<Request<Body>> for Inner {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        drop(black_box(request));
+        ready(Ok(Response::new(Body::default())))
+    }
+}
+
+/// What is needed at the least to send a request once more: a copy from before the header went on.
+struct StaticHeaderAndClone<S> {
+    inner: S,
+    value: HeaderValue,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for StaticHeaderAndClone<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = WithCopy<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let copy = request.clone();
+        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
+        WithCopy { future: self.inner.call(request), _copy: copy }
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct WithCopy<F> {
+        #[pin]
+        future: F,
+        _copy: Request<Body>,
+    }
+}
+
+impl<F: Future> Future for WithCopy<F> {
+    type Output = F::Output;
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(context)
+    }
+}
+
+#[derive(Clone)]
+struct RetryOnce;
+
+impl<E> Policy<Request<Body>, Response<Body>, E> for RetryOnce {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<Response<Body>, E>) -> Option<Ready<()>> {
+        let refused = result.as_ref().is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
+        refused.then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        Some(request.clone())
+    }
+}
+
+/// From what criterion has written of this run, or of the last one for cases left out.
+fn print_ratios() {
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return;
+    }
+    let above_bare = |group: &str, id: &str| Ok::<_, BoxError>(median(group, id)? - median(group, "bare")?);
+    for (group, case, peer) in [
+        ("attach", "oauth_never", "static_header"),
+        ("keep", "oauth", "static_header_and_clone"),
+        ("keep", "oauth", "tower_retry"),
+        ("contended", "static_header", "oauth_never"),
+    ] {
+        match (above_bare(group, case), above_bare(group, peer)) {
+            (Ok(case_ns), Ok(peer_ns)) => println!(
+                "{group}/{case} {case_ns:.0} ns ÷ {group}/{peer} {peer_ns:.0} ns = {:.2}",
+                case_ns / peer_ns
+            ),
+            _ => println!("{group}/{case} ÷ {group}/{peer}: not measured"),
+        }
+    }
+}
+
+fn median(group: &str, id: &str) -> Result<f64, BoxError> {
+    let home = std::env::var_os("CRITERION_HOME").map(PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let home = home.unwrap_or_else(|| target.join("criterion"));
+    let file = std::fs::read(home.join(group).join(id).join("new/estimates.json"))?;
+    let estimates: serde_json::Value = serde_json::from_slice(&file)?;
+    estimates["median"]["point_estimate"].as_f64().ok_or_else(|| "no median".into())
+}

@@ -24,7 +24,7 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::TokenError,
-    presentation::SharedPolicy,
+    presentation::{Presented, SharedPolicy},
     replay::Replay,
 };
 
@@ -55,7 +55,7 @@ pin_project! {
         Calling {
             #[pin]
             future: S::Future,
-            presented: Option<Presented<S, R, R::Kept>>,
+            attempt: Option<Attempt<S, R, R::Kept>>,
         },
         // Awaiting a token. Boxed, as is the next: the way without waiting stays small.
         Obtaining {
@@ -70,7 +70,7 @@ pin_project! {
 }
 
 /// What has to be known of a request that is under way with a token. One without it passes through.
-struct Presented<S, R, K> {
+struct Attempt<S, R, K> {
     policy: SharedPolicy<R>,
     generation: Generation,
     again: Option<Again<S, K>>,
@@ -117,7 +117,7 @@ where
     R: Replay<B>,
 {
     pub(crate) fn passing_through(future: S::Future) -> Self {
-        Self { state: State::Calling { future, presented: None } }
+        Self { state: State::Calling { future, attempt: None } }
     }
 
     pub(crate) fn calling(
@@ -126,7 +126,7 @@ where
         generation: Generation,
         again: Option<Again<S, R::Kept>>,
     ) -> Self {
-        Self { state: State::Calling { future, presented: Some(Presented { policy, generation, again }) } }
+        Self { state: State::Calling { future, attempt: Some(Attempt { policy, generation, again }) } }
     }
 
     pub(crate) fn obtaining(
@@ -162,10 +162,10 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Calling { future, presented } => {
+                StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    match presented.take() {
-                        Some(presented) => after_call(response, presented),
+                    match attempt.take_if(|attempt| attempt.policy.is_refusal(&response)) {
+                        Some(attempt) => after_refusal(response, attempt),
                         None => return Poll::Ready(Ok(response)),
                     }
                 }
@@ -196,18 +196,15 @@ const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 type Step<S, R, B> =
     ControlFlow<Result<<S as Service<Request<<R as Replay<B>>::Body>>>::Response, BoxError>, State<S, R, B>>;
 
-fn after_call<S, R, B, ResBody>(
+fn after_refusal<S, R, B, ResBody>(
     response: Response<ResBody>,
-    presented: Presented<S, R, R::Kept>,
+    attempt: Attempt<S, R, R::Kept>,
 ) -> Step<S, R, B>
 where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
 {
-    let Presented { policy, generation: refused, again } = presented;
-    if !policy.is_refusal(&response) {
-        return ControlFlow::Break(Ok(response));
-    }
+    let Attempt { policy, generation: refused, again } = attempt;
     policy.tokens.invalidate(refused);
     match again {
         Some(Again { kept, service }) if policy.replay.can_replay(kept.body()) => {
@@ -257,12 +254,13 @@ where
 {
     let Unsent { mut request, kept } = draft;
     match policy.present(request.headers_mut()) {
-        Some(generation) => {
+        Presented::Token(generation) => {
             let future = service.call(request);
             let again = kept.map(|kept| Again { kept, service });
-            State::Calling { future, presented: Some(Presented { policy, generation, again }) }
+            State::Calling { future, attempt: Some(Attempt { policy, generation, again }) }
         }
-        None => State::obtaining(service, policy, Draft::First(Unsent { request, kept })),
+        Presented::NoToken => State::obtaining(service, policy, Draft::First(Unsent { request, kept })),
+        Presented::Declined => State::Calling { future: service.call(request), attempt: None },
     }
 }
 

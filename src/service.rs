@@ -9,7 +9,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     future::{Again, ResponseFuture},
-    presentation::SharedPolicy,
+    presentation::{Presented, SharedPolicy},
     replay::{CloneBody, Replay},
 };
 
@@ -58,21 +58,26 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !self.policy.is_for(&request) {
+        if !self.policy.origins.allow(request.uri()) {
             let request = request.map(|body| self.policy.replay.pass(body));
             return ResponseFuture::passing_through(self.inner.call(request));
         }
         // Kept before the token goes on: the copy must not hold a token that may be refused.
         let (mut request, kept) = keep(&self.policy.replay, request);
-        let policy = Arc::clone(&self.policy);
-        if let Some(generation) = self.policy.present(request.headers_mut()) {
-            let again = kept.map(|kept| Again { kept, service: self.inner.clone() });
-            return ResponseFuture::calling(self.inner.call(request), policy, generation, again);
+        match self.policy.present(request.headers_mut()) {
+            Presented::Token(generation) => {
+                let again = kept.map(|kept| Again { kept, service: self.inner.clone() });
+                let policy = Arc::clone(&self.policy);
+                ResponseFuture::calling(self.inner.call(request), policy, generation, again)
+            }
+            Presented::NoToken => {
+                // The instance that was polled ready is the one to call, so that the clone stays here.
+                let clone = self.inner.clone();
+                let service = mem::replace(&mut self.inner, clone);
+                ResponseFuture::obtaining(service, Arc::clone(&self.policy), request, kept)
+            }
+            Presented::Declined => ResponseFuture::passing_through(self.inner.call(request)),
         }
-        // The instance that was polled ready is the one to call, so that the clone stays here.
-        let clone = self.inner.clone();
-        let service = mem::replace(&mut self.inner, clone);
-        ResponseFuture::obtaining(service, policy, request, kept)
     }
 }
 

@@ -11,5 +11,5 @@ mod policy;
 mod verdict;
 
 pub use origins::Origins;
-pub(crate) use policy::{Policy, SharedPolicy};
+pub(crate) use policy::{Policy, Presented, SharedPolicy};
 pub(crate) use verdict::Verdict;

@@ -87,7 +87,13 @@ impl Origin {
 
     fn is(&self, scheme: &Scheme, authority: &Authority) -> bool {
         self.scheme == *scheme
-            && self.authority.host().eq_ignore_ascii_case(authority.host())
+            && (self.authority.as_str() == authority.as_str() || self.is_server(scheme, authority))
+    }
+
+    /// Whether another way of writing it names the same server.
+    #[cold]
+    fn is_server(&self, scheme: &Scheme, authority: &Authority) -> bool {
+        self.authority.host().eq_ignore_ascii_case(authority.host())
             && port_of(scheme, authority) == Some(self.port)
     }
 }

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{
+    HeaderMap, Response,
+    header::{AUTHORIZATION, Entry},
+};
 
 use super::{Origins, Verdict};
 use crate::cache::{Generation, TokenCache};
@@ -15,17 +18,24 @@ pub(crate) struct Policy<R> {
 
 pub(crate) type SharedPolicy<R> = Arc<Policy<R>>;
 
-impl<R> Policy<R> {
-    pub(crate) fn is_for<B>(&self, request: &Request<B>) -> bool {
-        self.origins.allow(request.uri()) && !request.headers().contains_key(AUTHORIZATION)
-    }
+/// What came of the wish to show a token.
+pub(crate) enum Presented {
+    Token(Generation),
+    /// There is none that could be shown.
+    NoToken,
+    /// The request has the header of its caller, or as many headers as there can be.
+    Declined,
+}
 
-    /// Puts the current token on, if there is one.
-    pub(crate) fn present(&self, headers: &mut HeaderMap) -> Option<Generation> {
-        self.tokens.read(|token, generation| {
-            headers.insert(AUTHORIZATION, token.header_value().clone());
+impl<R> Policy<R> {
+    /// Puts the current token on.
+    pub(crate) fn present(&self, headers: &mut HeaderMap) -> Presented {
+        let Ok(Entry::Vacant(place)) = headers.try_entry(AUTHORIZATION) else { return Presented::Declined };
+        let shown = self.tokens.read(|token, generation| {
+            place.insert(token.header_value().clone());
             generation
-        })
+        });
+        shown.map_or(Presented::NoToken, Presented::Token)
     }
 
     pub(crate) fn is_refusal<B>(&self, response: &Response<B>) -> bool {

@@ -217,3 +217,137 @@ impl std::error::Error for TakenOver {}
 fn lock<B>(shared: &Shared<B>) -> MutexGuard<'_, State<B>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio::sync::mpsc::{Sender, channel};
+    use tokio_stream::wrappers::ReceiverStream;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+
+    type Source = StreamBody<ReceiverStream<Result<Frame<Bytes>, BoxError>>>;
+
+    fn source() -> (Sender<Result<Frame<Bytes>, BoxError>>, Source) {
+        let (sender, frames) = channel(16);
+        (sender, StreamBody::new(ReceiverStream::new(frames)))
+    }
+
+    fn feed(sender: &Sender<Result<Frame<Bytes>, BoxError>>, data: &'static str) {
+        sender.try_send(Ok(Frame::data(Bytes::from_static(data.as_bytes())))).unwrap();
+    }
+
+    fn next<B: Body<Data = Bytes, Error = BoxError> + Unpin>(body: &mut B) -> Option<String> {
+        let frame = assert_ready!(task::spawn(body.frame()).poll())?.unwrap();
+        Some(match frame.into_data() {
+            Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
+            Err(frame) => format!("{:?}", frame.into_trailers().unwrap()),
+        })
+    }
+
+    fn all<B: Body<Data = Bytes, Error = BoxError> + Unpin>(mut body: B) -> Vec<String> {
+        std::iter::from_fn(|| next(&mut body)).collect()
+    }
+
+    #[test]
+    fn a_body_that_was_sent_whole_comes_again_with_its_trailers() {
+        let (sender, body) = source();
+        feed(&sender, "one");
+        feed(&sender, "two");
+        let trailers = HeaderMap::from_iter([("x".parse().unwrap(), HeaderValue::from_static("y"))]);
+        sender.try_send(Ok(Frame::trailers(trailers))).unwrap();
+        drop(sender);
+        let (sending, kept) = tee(body, 100);
+        let sent = all(sending);
+        assert_eq!(sent, ["one", "two", r#"{"x": "y"}"#]);
+        assert!(kept.can_replay());
+        assert_eq!(all(kept.replay().unwrap()), sent);
+    }
+
+    #[test]
+    fn a_body_that_is_still_being_sent_is_taken_over_and_goes_on_where_it_stands() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 100);
+        feed(&sender, "one");
+        assert_eq!(next(&mut sending).as_deref(), Some("one"));
+        assert_pending!(task::spawn(sending.frame()).poll());
+        let mut again = kept.replay().unwrap();
+        feed(&sender, "two");
+        assert_eq!(next(&mut again).as_deref(), Some("one"));
+        assert_eq!(next(&mut again).as_deref(), Some("two"));
+        assert_pending!(task::spawn(again.frame()).poll());
+        drop(sender);
+        assert_eq!(next(&mut again), None);
+
+        let rest = assert_ready!(task::spawn(sending.frame()).poll());
+        assert!(rest.unwrap().is_err(), "a part never ends as if it were the whole");
+        assert!(!sending.is_end_stream());
+    }
+
+    #[test]
+    fn a_body_of_which_nothing_was_sent_is_taken_over_whole() {
+        let (sender, body) = source();
+        let (_sending, kept) = tee(body, 100);
+        feed(&sender, "one");
+        drop(sender);
+        assert_eq!(all(kept.replay().unwrap()), ["one"]);
+    }
+
+    #[test]
+    fn a_body_whose_first_attempt_was_dropped_half_way_goes_on() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 100);
+        feed(&sender, "one");
+        feed(&sender, "two");
+        drop(sender);
+        next(&mut sending);
+        drop(sending);
+        assert_eq!(all(kept.replay().unwrap()), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_body_over_the_cap_is_sent_whole_and_not_kept() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 5);
+        feed(&sender, "12345");
+        assert_eq!(next(&mut sending).as_deref(), Some("12345"));
+        assert!(kept.can_replay(), "exactly the cap");
+        feed(&sender, "6");
+        feed(&sender, "7");
+        drop(sender);
+        assert_eq!(all(sending), ["6", "7"]);
+        assert!(!kept.can_replay());
+        assert!(kept.replay().is_none());
+    }
+
+    #[test]
+    fn a_body_that_failed_is_not_sent_again() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 100);
+        feed(&sender, "one");
+        sender.try_send(Err("disk on fire".into())).unwrap();
+        next(&mut sending);
+        let error = assert_ready!(task::spawn(sending.frame()).poll()).unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "disk on fire");
+        assert!(kept.replay().is_none());
+    }
+
+    #[test]
+    fn size_and_end_are_those_of_the_original() {
+        use http_body_util::Full;
+
+        let (mut sending, kept) = tee(Full::new(Bytes::from_static(b"12345")), 100);
+        assert_eq!(sending.size_hint().exact(), Some(5));
+        assert!(!sending.is_end_stream());
+        assert_eq!(next(&mut sending).as_deref(), Some("12345"));
+        assert!(sending.is_end_stream());
+        let mut again = kept.replay().unwrap();
+        assert_eq!(again.size_hint().exact(), Some(5));
+        assert!(!again.is_end_stream());
+        assert_eq!(next(&mut again).as_deref(), Some("12345"));
+        assert!(again.is_end_stream());
+        assert_eq!(again.size_hint().exact(), Some(0));
+    }
+}

@@ -226,7 +226,7 @@ mod tests {
             (200, "", "empty"),
             (200, "<!DOCTYPE html><p>T0KEN", "HTML"),
             (200, r#"{"access_token":"T0KEN"#, "not JSON"),
-            (200, r#"T0KEN"#, "not JSON"),
+            (200, "T0KEN", "not JSON"),
             (200, r#"["T0KEN"]"#, "no object"),
             (200, r#"{"token":"T0KEN"}"#, "no \"access_token\""),
             (200, r#"{"access_token":["T0KEN"]}"#, "not a string"),
