@@ -1,4 +1,109 @@
-//! Client-side OAuth 2.0 for [tower](https://docs.rs/tower): a valid access token on every **outgoing** request.
+//! Client-side OAuth 2.0 for [tower](https://docs.rs/tower): a valid access token on every **outgoing** request, and a
+//! rejected one replaced without the caller noticing.
+//!
+//! (Other crates call `OAuthLayer` what validates tokens in a server. This one is for clients only.)
+//!
+//! # The problem
+//!
+//! Machine-to-machine APIs ask all the same of their clients: get a token with the client credentials grant (RFC 6749 §4.4),
+//! reuse it for hours, renew it when it expires or a 401 says so, and never fetch one per call. Written by hand it is a
+//! header, a mutex and a retry, and three races: a hundred requests that meet a revoked token fetch a hundred new ones; a
+//! caller that is cancelled takes the fetch of all others with it; a late 401 throws the new token away.
+//!
+//! # The way it goes
+//!
+//! ```no_run
+//! # #[cfg(feature = "default-transport")] {
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+//! use tower_oauth::{ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint};
+//!
+//! # async fn example<S, B>(http_client: S, secret: String) -> Result<(), BoxError>
+//! # where
+//! #     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>> + Clone,
+//! # {
+//! // Once for each client registration: where tokens come from, and the one that all share.
+//! let auth = ClientAuth::client_secret_basic("my-client", secret);
+//! let endpoint = TokenEndpoint::new("https://auth.example.com/oauth2/token", auth)?;
+//! let tokens = TokenCache::new(ClientCredentials::new(endpoint).scope("orders:read"));
+//!
+//! // Once for each API: who may see the token.
+//! let oauth = OAuthLayer::new(tokens, Origins::new(["https://api.example.com"])?);
+//! let client = ServiceBuilder::new().layer(oauth).service(http_client); // hyper-util, reqwest, tonic, …
+//!
+//! let request = Request::get("https://api.example.com/orders").body(Full::default())?;
+//! let response = client.oneshot(request).await?;
+//! # Ok(())
+//! # }
+//! # }
+//! ```
+//!
+//! 1. The current token is read without a lock and put on as a prebuilt, sensitive header value.
+//! 2. Where there is none, or it is about to expire, the request waits for **one** fetch that everybody shares.
+//! 3. An answer of 401 takes the refused token out of use, unless a newer one is there already; the request waits for the new
+//!    one and is sent once more. A second 401, or a refresh that fails, gives the caller the 401.
+//!
+//! # With other clients
+//!
+//! Over reqwest:
+//!
+//! ```no_run
+//! # use bytes::Bytes;
+//! # use tower::ServiceBuilder;
+//! # use tower_oauth::OAuthLayer;
+//! # fn example(oauth: OAuthLayer) {
+//! let client = ServiceBuilder::new()
+//!     .layer(oauth)
+//!     .map_request(|request: http::Request<Bytes>| reqwest::Request::try_from(request).expect("a URL with a host"))
+//!     .map_response(http::Response::<reqwest::Body>::from)
+//!     .service(reqwest::Client::new());
+//! # let _: Box<dyn tower::Service<_, Response = _, Error = _, Future = _>> = Box::new(client);
+//! # }
+//! ```
+//!
+//! Over tonic (feature `tonic`), where `UNAUTHENTICATED` is recovered like a 401, streams included:
+//!
+//! ```no_run
+//! # #[cfg(feature = "tonic")] {
+//! # use tonic_health::pb::health_client::HealthClient as GreeterClient;
+//! # use tower::ServiceBuilder;
+//! # use tower_oauth::OAuthLayer;
+//! # fn example(oauth: OAuthLayer, channel: tonic::transport::Channel) {
+//! let client = GreeterClient::new(ServiceBuilder::new().layer(oauth.grpc()).service(channel));
+//! # }
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! | to | see |
+//! | --- | --- |
+//! | wrap a client | [`OAuthLayer`], [`Origins`] |
+//! | get tokens from a provider | [`ClientCredentials`], [`TokenEndpoint`], [`ClientAuth`] |
+//! | get tokens from elsewhere | [`TokenSource`] |
+//! | use the token without the layer | [`TokenCache`] |
+//! | say how bodies are kept for the retry | [`replay`] |
+//! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
+//! | know what it does not do | the chapter `docs::limitations` |
+//! | find your way in the source | the chapter `docs::architecture` |
+//!
+//! # Caveats
+//!
+//! - **Where it stands in the stack.** Put a layer that follows redirects *outside* (before) this one, so that every hop is
+//!   checked against the [`Origins`]. Put timeouts outside for the whole exchange, inside for each attempt. Whatever should see
+//!   the token (signing, logging of sensitive headers) goes inside.
+//! - **The token fetch has its own transport.** It never goes through the guarded service.
+//! - **Services must be `Clone`**, as for `tower::retry`: the retry may need a second one.
+//! - **Tokio.** Building anything needs no runtime; fetching does, with its time driver.
+//!
+//! # Cargo features
+//!
+//! | feature | default | brings | turn it on for |
+//! | --- | --- | --- | --- |
+//! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust | `TokenEndpoint::new` |
+//! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
@@ -25,3 +130,14 @@ pub use service::OAuth;
 pub use source::TokenSource;
 pub use token::{AccessToken, ClientSecret};
 pub use token_endpoint::{TokenEndpoint, TokenUrl};
+
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    //! Chapters: what does not belong to a single item.
+
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+
+    #[doc = include_str!("docs/limitations.md")]
+    pub mod limitations {}
+}

@@ -95,6 +95,21 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The examples of the README are those of the crate's documentation, which are compiled.
+#[test]
+fn the_code_in_the_readme_is_tested_code() {
+    let documentation = fs::read_to_string("src/lib.rs").unwrap();
+    let tested: BTreeSet<&str> =
+        documentation.lines().filter_map(|line| line.strip_prefix("//! ")).map(str::trim).collect();
+    let readme = fs::read_to_string("README.md").unwrap();
+    let blocks = readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines: Vec<&str> = blocks.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert!(lines.len() > 10, "{lines:?}");
+    for line in lines {
+        assert!(tested.contains(line), "not in the documentation of the crate: {line}");
+    }
+}
+
 #[test]
 fn no_dependency_needs_a_newer_rust_than_the_crate_says() {
     let output = Command::new(env!("CARGO"))
