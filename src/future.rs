@@ -214,12 +214,12 @@ where
     }
 }
 
-fn after_token<S, R, B>(
+fn after_token<S, R, B, ResBody>(
     token: Result<CachedToken, TokenError>,
     waiting: WaitingDraft<S, R, B>,
 ) -> Step<S, R, B>
 where
-    S: Service<Request<R::Body>>,
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
 {
     let Waiting { service, policy, draft } = waiting;
@@ -237,7 +237,11 @@ where
                 None => return ControlFlow::Break(Ok(response)),
             }
         }
-        (Draft::Retry { response, .. }, _) => return ControlFlow::Break(Ok(response)),
+        (Draft::Retry { response, .. }, Ok(_)) => return ControlFlow::Break(Ok(response)),
+        (Draft::Retry { mut response, .. }, Err(error)) => {
+            response.extensions_mut().insert(error);
+            return ControlFlow::Break(Ok(response));
+        }
     };
     let waiting = Some(Box::new(Waiting { service, policy, draft: unsent }));
     ControlFlow::Continue(State::Readying { waiting })

@@ -17,6 +17,17 @@ use crate::{
 ///
 /// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) where a request could not be sent for
 /// want of a token. Readiness is that of `S`. Clones share the token.
+///
+/// A refused request whose token could not be replaced is answered with the refusal itself. Why the refresh failed is then in
+/// its extensions:
+///
+/// ```
+/// # fn example(response: http::Response<()>) {
+/// if let Some(error) = response.extensions().get::<tower_oauth::TokenError>() {
+///     eprintln!("{}, and no new token: {error}", response.status());
+/// }
+/// # }
+/// ```
 pub struct OAuth<S, R = CloneBody> {
     inner: S,
     policy: SharedPolicy<R>,

@@ -144,3 +144,56 @@ fn panicked() -> TokenError {
 fn shut_down() -> TokenError {
     TokenError::new(TokenErrorKind::Runtime, "the tokio runtime that fetched the token was shut down")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(single_flight: &Arc<SingleFlight>) -> Ticket {
+        match single_flight.enter() {
+            Entry::Opened(ticket, _) => ticket,
+            Entry::Joined(_) => panic!("there is a flight already"),
+            Entry::Cached(_) => panic!("there is a token already"),
+        }
+    }
+
+    fn token() -> Result<AccessToken, TokenError> {
+        AccessToken::bearer("t")
+    }
+
+    #[test]
+    fn whoever_comes_after_the_landing_finds_the_token_and_opens_no_flight() {
+        let single_flight = Arc::new(SingleFlight::default());
+        open(&single_flight).finish(token());
+        assert!(matches!(single_flight.enter(), Entry::Cached(_)));
+    }
+
+    #[test]
+    fn whoever_comes_during_the_flight_joins_it() {
+        let single_flight = Arc::new(SingleFlight::default());
+        let ticket = open(&single_flight);
+        assert!(matches!(single_flight.enter(), Entry::Joined(_)));
+        ticket.finish(token());
+    }
+
+    #[test]
+    fn a_flight_that_failed_or_lost_its_ticket_makes_way_for_the_next() {
+        let single_flight = Arc::new(SingleFlight::default());
+        open(&single_flight).finish(Err(panicked()));
+        drop(open(&single_flight));
+        open(&single_flight).finish(token());
+    }
+
+    #[test]
+    fn a_refusal_during_the_flight_does_not_touch_its_token() {
+        let single_flight = Arc::new(SingleFlight::default());
+        open(&single_flight).finish(token());
+        let refused = single_flight.slot().generation().unwrap();
+        assert!(single_flight.invalidate(refused));
+        let ticket = open(&single_flight);
+        assert!(!single_flight.invalidate(refused));
+        ticket.finish(token());
+        assert!(!single_flight.invalidate(refused));
+        assert_eq!(single_flight.slot().generation(), Some(refused.next()));
+    }
+}

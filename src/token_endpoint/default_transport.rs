@@ -7,7 +7,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rustls::{ClientConfig, crypto::ring};
+use rustls::crypto::ring;
 
 use super::{token_url::TokenUrl, transport::Transport};
 use crate::error::ConfigError;
@@ -27,21 +27,10 @@ pub(super) fn default_transport(url: &TokenUrl) -> Result<Transport, ConfigError
         return Ok(Transport::new(client.build::<_, Full<Bytes>>(tcp)));
     }
     let tls = HttpsConnectorBuilder::new()
-        .with_tls_config(tls_config()?)
+        .with_provider_and_platform_verifier(ring::default_provider())
+        .map_err(|error| ConfigError::Tls { reason: error.to_string() })?
         .https_only()
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Transport::new(client.build::<_, Full<Bytes>>(tls)))
-}
-
-fn tls_config() -> Result<ClientConfig, ConfigError> {
-    use hyper_rustls::ConfigBuilderExt;
-
-    let refuse = |error: rustls::Error| ConfigError::Tls { reason: error.to_string() };
-    Ok(ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(refuse)?
-        .try_with_platform_verifier()
-        .map_err(refuse)?
-        .with_no_client_auth())
 }

@@ -88,6 +88,14 @@ impl TryFrom<String> for TokenUrl {
     }
 }
 
+impl TryFrom<&String> for TokenUrl {
+    type Error = ConfigError;
+
+    fn try_from(url: &String) -> Result<Self, ConfigError> {
+        Self::try_from(url.as_str())
+    }
+}
+
 /// Without the query.
 impl fmt::Display for TokenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -99,7 +99,8 @@ async fn an_answer_that_hangs_after_its_head_is_a_timeout_and_one_that_breaks_of
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_answer_is_not_read_to_its_end() {
-    let frames = std::iter::repeat_with(|| Ok(http_body::Frame::data(Bytes::from_static(&[b' '; 65_536]))));
+    let spaces = Bytes::from(vec![b' '; 65_536]);
+    let frames = std::iter::repeat_with(move || Ok(http_body::Frame::data(spaces.clone())));
     let endless = StreamBody::new(tokio_stream::iter(frames)).boxed_unsync();
     let error = failure(cache_of(|_| async { Ok(Response::new(endless)) })).await;
     assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);

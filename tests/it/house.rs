@@ -87,10 +87,7 @@ fn identifier(text: &str) -> String {
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
-        .flat_map(|path| match path.is_dir() {
-            true => rust_files(&path),
-            false => vec![path],
-        })
+        .flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .collect()
 }
@@ -103,7 +100,8 @@ fn the_code_in_the_readme_is_tested_code() {
         documentation.lines().filter_map(|line| line.strip_prefix("//! ")).map(str::trim).collect();
     let readme = fs::read_to_string("README.md").unwrap();
     let blocks = readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let lines: Vec<&str> = blocks.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> =
+        blocks.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty()).collect();
     assert!(lines.len() > 10, "{lines:?}");
     for line in lines {
         assert!(tested.contains(line), "not in the documentation of the crate: {line}");

@@ -57,6 +57,18 @@ async fn a_limit_of_one_below_the_layer_neither_panics_nor_deadlocks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_that_was_obtained_is_used_also_when_the_token_has_to_be_fetched_first() {
+    let world = World::new();
+    let limited = ConcurrencyLimitLayer::new(1);
+    let mut service =
+        ServiceBuilder::new().layer(layer(&world.cache)).layer(limited).service(world.api.service());
+    // The service stays, and with it a permit that it had and did not use.
+    let response = service.ready().await.unwrap().call(get("/"));
+    let answer = tokio::time::timeout(Duration::from_secs(60), response).await;
+    assert_eq!(answer.expect("no deadlock").unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_of_one_above_and_below_and_a_buffer_and_a_timeout_work_together() {
     let world = World::with_token().await;
     world.api.revoke(1);

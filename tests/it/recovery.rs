@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::{OAuthLayer, Origins, replay::Never};
+use tower_oauth::{OAuthLayer, Origins, TokenError, TokenErrorKind, replay::Never};
 
 use crate::support::{API, Issuer, Plan, World, get, post};
 
@@ -121,6 +121,8 @@ async fn when_the_refresh_fails_the_caller_gets_the_original_401_whole() {
     world.issuer.plan([Plan::Fail]);
     let response = world.client.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let error = response.extensions().get::<TokenError>().unwrap();
+    assert_eq!(error.kind(), TokenErrorKind::Transport, "and learns why it was not recovered");
     let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
     assert_eq!(body, "answer");
     assert_eq!(world.get().await.unwrap(), StatusCode::OK, "and the next request recovers");

@@ -96,11 +96,9 @@ mod grpc {
         let address = listener.local_addr().unwrap();
         let (_, health) = tonic_health::server::health_reporter();
         let authority = authority.clone();
-        let check = move |request: tonic::Request<()>| match authority
-            .accepts(&request.metadata().clone().into_headers())
-        {
-            true => Ok(request),
-            false => Err(Status::unauthenticated("the token is not valid")),
+        let check = move |request: tonic::Request<()>| {
+            let accepts = authority.accepts(&request.metadata().clone().into_headers());
+            if accepts { Ok(request) } else { Err(Status::unauthenticated("the token is not valid")) }
         };
         let service = tonic::service::interceptor::InterceptedService::new(health, check);
         tokio::spawn(

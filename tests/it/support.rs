@@ -79,7 +79,7 @@ impl Issuer {
         self.0.asked.load(Ordering::SeqCst)
     }
 
-    fn token(&self, number: usize) -> Result<AccessToken, TokenError> {
+    fn token(number: usize) -> Result<AccessToken, TokenError> {
         AccessToken::bearer(format!("token-{number}"))
     }
 }
@@ -95,10 +95,10 @@ impl TokenSource for Issuer {
             Plan::Issue(lifetime) => {
                 let number = self.0.issued.fetch_add(1, Ordering::SeqCst) + 1;
                 self.0.api.accept(number);
-                Ok(self.token(number)?.expires_in(lifetime))
+                Ok(Self::token(number)?.expires_in(lifetime))
             }
             Plan::SameAgain => {
-                Ok(self.token(self.0.issued.load(Ordering::SeqCst))?.expires_in(Self::LIFETIME))
+                Ok(Self::token(self.0.issued.load(Ordering::SeqCst))?.expires_in(Self::LIFETIME))
             }
             Plan::Fail => Err(TokenError::new(TokenErrorKind::Transport, "the issuer is down")),
             Plan::Hang => std::future::pending().await,
