@@ -1,6 +1,6 @@
 //! What can go wrong: [`ConfigError`] before anything is sent, [`TokenError`] while a token is obtained.
 
-use std::{convert::Infallible, error::Error, fmt, sync::Arc};
+use std::{convert::Infallible, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tower::BoxError;
@@ -25,9 +25,10 @@ pub struct TokenError(Arc<Inner>);
 struct Inner {
     kind: TokenErrorKind,
     what: String,
-    endpoint: Option<String>,
+    place: Option<(&'static str, String)>,
     status: Option<StatusCode>,
     refusal: Option<Refusal>,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -79,7 +80,7 @@ impl TokenErrorKind {
                 "check that the URL is that of an OAuth 2.0 token endpoint and what stands in front of it"
             }
             Self::Panicked => {
-                "this is a bug in the token source, or a tokio runtime without its time driver; the panic message is on stderr"
+                "this is a bug in the token source, or a tokio runtime without its time or I/O driver (enable_all); the panic message is on stderr"
             }
             Self::Runtime => "call from within a running tokio runtime; the next request tries again",
         }
@@ -93,9 +94,10 @@ impl TokenError {
         Self(Arc::new(Inner {
             kind,
             what: what.into(),
-            endpoint: None,
+            place: None,
             status: None,
             refusal: None,
+            retry_after: None,
             source: None,
         }))
     }
@@ -111,13 +113,19 @@ impl TokenError {
         &self.0.what
     }
 
-    pub(crate) fn at(mut self, endpoint: &str) -> Self {
-        self.inner().endpoint = Some(endpoint.to_owned());
+    /// `what` is at the URL: a token endpoint, an issuer.
+    pub(crate) fn at(mut self, what: &'static str, url: &str) -> Self {
+        self.inner().place = Some((what, url.to_owned()));
         self
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.inner().status = Some(status);
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.inner().retry_after = retry_after;
         self
     }
 
@@ -136,16 +144,22 @@ impl TokenError {
         self.0.kind
     }
 
-    /// The token endpoint, without query, where one was involved.
+    /// The token endpoint, without query, where one was involved; the issuer, where its endpoint could not be found.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
-        self.0.endpoint.as_deref()
+        self.0.place.as_ref().map(|(_, url)| url.as_str())
     }
 
     /// The HTTP status of the token endpoint's answer, where there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
+    }
+
+    /// How long the server asks to wait before the next token request (`Retry-After`, RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The `error` code of the authorization server, such as `invalid_client` (RFC 6749 §5.2).
@@ -169,9 +183,9 @@ impl TokenError {
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { what, kind, endpoint, .. } = &*self.0;
-        match endpoint {
-            Some(endpoint) => write!(f, "token endpoint {endpoint}: {what}; {}", kind.next_step()),
+        let Inner { what, kind, place, .. } = &*self.0;
+        match place {
+            Some((place, url)) => write!(f, "{place} {url}: {what}; {}", kind.next_step()),
             None => write!(f, "{what}; {}", kind.next_step()),
         }
     }
@@ -182,7 +196,7 @@ impl fmt::Debug for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenError")
             .field("kind", &self.0.kind)
-            .field("endpoint", &self.0.endpoint)
+            .field("endpoint", &self.endpoint())
             .field("status", &self.0.status)
             .field("what", &self.0.what)
             .finish_non_exhaustive()
@@ -218,10 +232,33 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No origin was given, so that no request could ever have a token.
+    NoOrigin,
     /// A request parameter that is written by other means or is there already (RFC 6749 §3.2: at most once).
     Parameter {
         /// The parameter's name.
         name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A header that is written by other means, or that is none.
+    Header {
+        /// The header's name as given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// What was given is not a JSON Pointer (RFC 6901).
+    JsonPointer {
+        /// The pointer as given.
+        pointer: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The issuer cannot be used (RFC 8414 §2).
+    Issuer {
+        /// The issuer as given, without user information and query.
+        issuer: String,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -244,9 +281,18 @@ impl fmt::Display for ConfigError {
             Self::Origin { origin, reason } => {
                 write!(f, "{origin:?} is not an origin such as \"https://api.example.com\": it {reason}")
             }
+            Self::NoOrigin => f.write_str(
+                "no origin may see the token: name at least one, or use Origins::of_inner_service for requests without an \
+                 authority",
+            ),
             Self::Parameter { name, reason } => {
                 write!(f, "the token request parameter {name:?} {reason}")
             }
+            Self::Header { name, reason } => write!(f, "the token request header {name:?} {reason}"),
+            Self::JsonPointer { pointer, reason } => {
+                write!(f, "{pointer:?} is not a JSON Pointer such as \"/data/token\": it {reason}")
+            }
+            Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
             Self::Tls { reason } => write!(
                 f,
                 "TLS cannot be set up: {reason}; install root certificates (such as the package ca-certificates) or \

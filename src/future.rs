@@ -1,13 +1,11 @@
-//! The way of one request through the layer.
-//!
-//! A first attempt and a retry pass through the same three states; only what they wait with differs ([`Draft`]):
-//!
-//! ```text
-//!  no token ─► Obtaining ─► Readying ─► Calling ─► response
-//!     token ────────────────────────────┘ │
-//!                  ▲                      │ refused, and kept
-//!                  └──────────────────────┘
-//! ```
+//! The future that [`OAuth`](crate::OAuth) returns.
+
+// A first attempt and a retry pass through the same three states; only what they wait with differs (`Draft`):
+//
+//  no token ─► Obtaining ─► Readying ─► Calling ─► response
+//     token ────────────────────────────┘ │
+//                  ▲                      │ refused, and kept
+//                  └──────────────────────┘
 
 use std::{
     fmt,

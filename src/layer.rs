@@ -77,7 +77,10 @@ impl<R> OAuthLayer<R> {
     ///
     /// # Caveats
     ///
-    /// A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already.
+    /// - A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already.
+    /// - A call that cannot have a token fails with a `tonic::Status` of code `Unknown`, whose `source()` is the
+    ///   [`TokenError`](crate::TokenError).
+    /// - A client that was made `with_origin` puts an authority on its requests: name that origin in [`Origins`].
     #[cfg(feature = "tonic")]
     #[must_use]
     pub fn grpc(self) -> OAuthLayer<crate::replay::TonicBody> {

@@ -5,12 +5,12 @@
 //!
 //! # The problem
 //!
-//! Machine-to-machine APIs ask all the same of their clients: get a token with the client credentials grant (RFC 6749 §4.4),
+//! Machine-to-machine APIs all ask the same of their clients: get a token with the client credentials grant (RFC 6749 §4.4),
 //! reuse it for hours, renew it when it expires or a 401 says so, and never fetch one per call. Written by hand it is a
 //! header, a mutex and a retry, and three races: a hundred requests that meet a revoked token fetch a hundred new ones; a
 //! caller that is cancelled takes the fetch of all others with it; a late 401 throws the new token away.
 //!
-//! # The way it goes
+//! # How it works
 //!
 //! ```no_run
 //! # #[cfg(feature = "default-transport")] {
@@ -47,19 +47,21 @@
 //!
 //! # With other clients
 //!
-//! Over reqwest:
+//! Over reqwest, with its redirects off, as it follows them inside of the layer:
 //!
 //! ```no_run
 //! # use bytes::Bytes;
 //! # use tower::ServiceBuilder;
 //! # use tower_oauth::OAuthLayer;
-//! # fn example(oauth: OAuthLayer) {
+//! # fn example(oauth: OAuthLayer) -> reqwest::Result<()> {
+//! let reqwest = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
 //! let client = ServiceBuilder::new()
 //!     .layer(oauth)
-//!     .map_request(|request: http::Request<Bytes>| reqwest::Request::try_from(request).expect("a URL with a host"))
+//!     .map_request(|request: http::Request<Bytes>| reqwest::Request::try_from(request).expect("a whole URL"))
 //!     .map_response(http::Response::<reqwest::Body>::from)
-//!     .service(reqwest::Client::new());
+//!     .service(reqwest);
 //! # let _: Box<dyn tower::Service<_, Response = _, Error = _, Future = _>> = Box::new(client);
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -86,11 +88,13 @@
 //! | use the token without the layer | [`TokenCache`] |
 //! | say how bodies are kept for the retry | [`replay`] |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
-//! | know what it does not do | the chapter `docs::limitations` |
-//! | find your way in the source | the chapter `docs::architecture` |
+//! | know what it does not do | [the chapter on limitations](docs::limitations) |
+//! | find your way in the source | [the chapter on its architecture](docs::architecture) |
 //!
 //! # Caveats
 //!
+//! - **A 401 although a token is configured?** The request has no token when its origin is not among the [`Origins`]
+//!   (`localhost` is not `127.0.0.1`), or when it brings an `Authorization` header of its own.
 //! - **Where it stands in the stack.** Put a layer that follows redirects *outside* (before) this one, so that every hop is
 //!   checked against the [`Origins`]. Put timeouts outside for the whole exchange, inside for each attempt. Whatever should see
 //!   the token (signing, logging of sensitive headers) goes inside.
@@ -108,6 +112,7 @@
 
 mod cache;
 mod client_auth;
+mod credential;
 mod error;
 pub mod future;
 mod grant;
@@ -122,6 +127,7 @@ mod token_request;
 
 pub use cache::{CachedToken, Generation, TokenCache, TokenCacheBuilder};
 pub use client_auth::ClientAuth;
+pub use credential::{StaticToken, TokenFile};
 pub use error::{ConfigError, TokenError, TokenErrorKind};
 pub use grant::ClientCredentials;
 pub use layer::OAuthLayer;
@@ -129,7 +135,8 @@ pub use presentation::Origins;
 pub use service::OAuth;
 pub use source::TokenSource;
 pub use token::{AccessToken, ClientSecret};
-pub use token_endpoint::{TokenEndpoint, TokenUrl};
+pub use token_endpoint::{Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl};
+pub use token_request::BodyFormat;
 
 #[cfg(any(doc, doctest))]
 pub mod docs {

@@ -26,6 +26,22 @@ use crate::{error::TokenError, token::AccessToken};
 /// // … or a closure.
 /// let cache = TokenCache::new(|| async { AccessToken::bearer("from-a-closure") });
 /// ```
+///
+/// Errors of other libraries become a [`TokenError`] with a kind and a message of yours:
+///
+/// ```
+/// use tower_oauth::{AccessToken, TokenCache, TokenError, TokenErrorKind};
+///
+/// let cache = TokenCache::new(|| async {
+///     let token = std::fs::read_to_string("/run/token").map_err(|error| {
+///         TokenError::new(TokenErrorKind::Configuration, "the token file cannot be read").with_source(error)
+///     })?;
+///     AccessToken::bearer(token.trim())
+/// });
+/// ```
+///
+/// The trait is not dyn-compatible; keep a [`TokenCache`](crate::TokenCache), which has no type parameter, where the choice
+/// is made at run time.
 pub trait TokenSource: Send + Sync + 'static {
     /// Obtains a **new** token. An answer out of another cache gives a refused token back: see
     /// [`TokenCache`](crate::TokenCache) for what happens then.

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Uri,
+    HeaderMap, HeaderValue, Method, Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -14,6 +15,17 @@ pub(crate) struct TokenRequest {
     parameters: Vec<(String, Zeroizing<String>)>,
     authorization: Option<HeaderValue>,
     secrets: Vec<Zeroizing<String>>,
+}
+
+/// How the parameters of a token request are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BodyFormat {
+    /// `application/x-www-form-urlencoded`, as RFC 6749 §4 demands it.
+    #[default]
+    Form,
+    /// A JSON object of strings, for providers that want it so. A parameter that is there twice becomes an array.
+    Json,
 }
 
 impl TokenRequest {
@@ -43,21 +55,51 @@ impl TokenRequest {
     }
 
     /// The request, and what hides its secrets in whatever is said about it.
-    pub(crate) fn into_parts(self, uri: &Uri) -> (Request<Bytes>, Redactor) {
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in &self.parameters {
-            body.append_pair(name, value);
-        }
-        let mut request = Request::new(Bytes::from(body.finish()));
+    pub(crate) fn into_parts(
+        self,
+        uri: &Uri,
+        format: BodyFormat,
+        headers: &HeaderMap,
+    ) -> (Request<Bytes>, Redactor) {
+        let (content_type, body) = match format {
+            BodyFormat::Form => (FORM, form(&self.parameters)),
+            BodyFormat::Json => (JSON, json(&self.parameters)),
+        };
+        let mut request = Request::new(Bytes::from(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
         let authorization = self.authorization.map(|value| (AUTHORIZATION, value));
-        request.headers_mut().extend([(CONTENT_TYPE, FORM), (ACCEPT, JSON)].into_iter().chain(authorization));
+        request
+            .headers_mut()
+            .extend([(CONTENT_TYPE, content_type), (ACCEPT, JSON)].into_iter().chain(authorization));
         (request, Redactor(self.secrets))
     }
 }
 
+fn form(parameters: &[(String, Zeroizing<String>)]) -> String {
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters {
+        body.append_pair(name, value);
+    }
+    body.finish()
+}
+
+fn json(parameters: &[(String, Zeroizing<String>)]) -> String {
+    let mut object = Map::new();
+    for (name, value) in parameters {
+        let value = Value::from(value.as_str());
+        match object.get_mut(name) {
+            None => drop(object.insert(name.clone(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(object).to_string()
+}
+
 /// Hides the secrets of a request in texts that come from elsewhere: a server or a proxy may echo what it was sent.
+#[derive(Default)]
 pub(crate) struct Redactor(Vec<Zeroizing<String>>);
 
 impl Redactor {
@@ -97,5 +139,23 @@ mod tests {
         assert_eq!(redactor(&[]).clean("a\r\nb"), "a  b");
         let long = redactor(&[]).clean(&"ü".repeat(5_000));
         assert_eq!(long.chars().count(), Redactor::LONGEST + 1);
+    }
+
+    #[test]
+    fn json_has_strings_and_an_array_for_what_is_there_more_than_once() {
+        let mut request = TokenRequest::new("client_credentials");
+        for resource in ["urn:1", "urn:2", "urn:3"] {
+            request.parameter("resource", resource);
+        }
+        request.parameter("quoted", "\"\n");
+        let uri = Uri::from_static("https://as.test/");
+        let (request, _) = request.into_parts(&uri, BodyFormat::Json, &HeaderMap::new());
+        assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
+        let expected = serde_json::json!({
+            "grant_type": "client_credentials",
+            "resource": ["urn:1", "urn:2", "urn:3"],
+            "quoted": "\"\n",
+        });
+        assert_eq!(serde_json::from_slice::<Value>(request.body()).unwrap(), expected);
     }
 }

@@ -8,16 +8,16 @@ use crate::{
     token_request::TokenRequest,
 };
 
-/// The names that this crate writes itself, or that would be a second way to authenticate (RFC 6749 §2.3).
-const RESERVED: &[&str] = &[
-    "grant_type",
-    "scope",
-    "audience",
-    "resource",
-    "client_id",
-    "client_secret",
-    "client_assertion",
-    "client_assertion_type",
+/// The names that have a setter, or that would be a second way to authenticate (RFC 6749 §2.3).
+const RESERVED: &[(&str, &str)] = &[
+    ("grant_type", "is given by the grant"),
+    ("scope", "is set with ClientCredentials::scope"),
+    ("audience", "is set with ClientCredentials::audience"),
+    ("resource", "is set with ClientCredentials::resource"),
+    ("client_id", "is set with ClientAuth"),
+    ("client_secret", "is set with ClientAuth"),
+    ("client_assertion", "is a way to authenticate, which is set with ClientAuth"),
+    ("client_assertion_type", "is a way to authenticate, which is set with ClientAuth"),
 ];
 
 /// The client credentials grant (RFC 6749 §4.4): a token for the client itself, machine to machine.
@@ -88,8 +88,8 @@ impl ClientCredentials {
         value: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         let name = name.into();
-        if RESERVED.contains(&name.as_str()) {
-            return Err(ConfigError::Parameter { name, reason: "has a setter of its own" });
+        if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+            return Err(ConfigError::Parameter { name, reason });
         }
         if self.parameters.iter().any(|(present, _)| *present == name) {
             return Err(ConfigError::Parameter { name, reason: "is there already" });

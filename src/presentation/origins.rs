@@ -39,13 +39,19 @@ impl Origins {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] for what is not a scheme, a host and perhaps a port.
+    /// [`ConfigError::Origin`] for what is not a scheme, a host and perhaps a port; there are no patterns.
+    /// [`ConfigError::NoOrigin`] where there is none.
     pub fn new<I>(origins: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        origins.into_iter().map(|origin| Origin::parse(origin.as_ref())).collect::<Result<_, _>>().map(Self)
+        let origins: Vec<_> =
+            origins.into_iter().map(|origin| Origin::parse(origin.as_ref())).collect::<Result<_, _>>()?;
+        if origins.is_empty() {
+            return Err(ConfigError::NoOrigin);
+        }
+        Ok(Self(origins))
     }
 
     /// Only requests without an authority: for a layer over a channel that has one of its own.
@@ -78,6 +84,9 @@ impl Origin {
         }
         if authority.host().is_empty() {
             return refuse("has no host");
+        }
+        if authority.host().contains('*') {
+            return refuse("must not be a pattern: name each host");
         }
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
             return refuse("must not have a path, a query or a fragment");
@@ -168,6 +177,11 @@ mod tests {
     }
 
     #[test]
+    fn no_origin_at_all_is_refused() {
+        assert_eq!(Origins::new([""; 0]), Err(ConfigError::NoOrigin));
+    }
+
+    #[test]
     fn what_is_no_origin_is_refused_with_its_reason() {
         for (text, reason) in [
             ("", "not a URL"),
@@ -180,6 +194,7 @@ mod tests {
             ("https://u:hunter2@api.test", "user information"),
             ("https://api.test:0", "port"),
             ("https://api.test:", "port"),
+            ("https://*.api.test", "pattern"),
         ] {
             let error = Origins::new([text]).unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");

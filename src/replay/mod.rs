@@ -30,6 +30,9 @@
 //! - A retry is safe to make for every method: the server refused the first attempt before it acted. Where you cannot trust
 //!   your API in this, use [`Never`].
 //! - A request that is not retried still takes its refused token out of use, for the next one.
+//! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of three causes: a body that is not
+//!   `Clone` (see above), an inner service that is not `Clone`, or one that is no HTTP service (such as a bare
+//!   `reqwest::Client`).
 //! - `Clone` is not always a copy: a body that shares one stream among its clones is not for [`CloneBody`].
 
 #[cfg(feature = "tonic")]
@@ -38,11 +41,16 @@ mod tee;
 mod tonic;
 
 #[cfg(feature = "tonic")]
-pub use self::tonic::TonicBody;
+pub use self::tonic::{KeptCall, TonicBody};
 
 use std::convert::Infallible;
 
 /// Keeps a body of type `B` for one more attempt. See the [module](self).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot keep a body of type `{B}` for a retry",
+    note = "`CloneBody`, the default, takes bodies that are `Clone`, such as `http_body_util::Full<Bytes>`",
+    note = "for other bodies: `OAuthLayer::replay(tower_oauth::replay::Never)`; for tonic clients: `OAuthLayer::grpc()`"
+)]
 pub trait Replay<B> {
     /// The body that the inner service gets to see.
     type Body;
@@ -69,6 +77,7 @@ pub trait Replay<B> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
+#[diagnostic::do_not_recommend]
 impl<B: Clone> Replay<B> for CloneBody {
     type Body = B;
     type Kept = B;

@@ -21,7 +21,7 @@ impl TonicBody {
     /// How many bytes are kept of one call, unless [`with_cap`](Self::with_cap) says otherwise.
     pub const DEFAULT_CAP: usize = 64 * 1024;
 
-    /// Keeps up to `cap` bytes of one call.
+    /// Keeps up to `cap` bytes of one call: `oauth.grpc().replay(TonicBody::with_cap(…))`, which stays a layer for gRPC.
     #[must_use]
     pub fn with_cap(cap: usize) -> Self {
         Self { cap }

@@ -1,13 +1,17 @@
 use std::{fmt, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::HeaderValue;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::error::{TokenError, TokenErrorKind};
 
-const PREFIX: &str = "Bearer ";
+const BEARER: &str = "Bearer";
+const BASIC: &str = "Basic";
 
-/// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), ready to be put on a request.
+/// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), ready to be put on a request. Or, for APIs that have no
+/// better, a static HTTP Basic credential in its place.
 ///
 /// The value of the `Authorization` header is built once, here, and marked sensitive. `Debug` shows type, scope and
 /// remaining lifetime, never the token.
@@ -32,6 +36,19 @@ pub struct AccessToken {
 struct Expiry {
     lifetime: Duration,
     at: Instant,
+    renewal: Renewal,
+}
+
+/// When a token is not to be sent any more, before it expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// [`AccessToken::MAX_EXPIRY_MARGIN`] before the expiry, or 10 % of a short lifetime.
+    #[default]
+    ByMargin,
+    /// So long before the expiry, or half of a short lifetime.
+    BeforeExpiry(Duration),
+    /// At this age, or as [`Self::ByMargin`] where that comes first.
+    AtAge(Duration),
 }
 
 impl AccessToken {
@@ -57,7 +74,25 @@ impl AccessToken {
         if let Some(problem) = problem {
             return Err(TokenError::new(TokenErrorKind::InvalidResponse, problem));
         }
-        let mut header = HeaderValue::try_from(format!("{PREFIX}{token}")).map_err(|_| {
+        Self::of(&format!("{BEARER} {token}"))
+    }
+
+    /// A static HTTP Basic credential (RFC 7617), as some APIs take it in the place of a token. Its `token_type` is `Basic`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenErrorKind::Configuration`] for a user name with a colon, which could not be told from the password.
+    pub fn basic(user: &str, password: &str) -> Result<Self, TokenError> {
+        if user.contains(':') {
+            let what = "a user name of HTTP Basic authentication cannot have a colon";
+            return Err(TokenError::new(TokenErrorKind::Configuration, what));
+        }
+        let pair = Zeroizing::new(format!("{user}:{password}"));
+        Self::of(&Zeroizing::new(format!("{BASIC} {}", BASE64_STANDARD.encode(pair.as_bytes()))))
+    }
+
+    fn of(header: &str) -> Result<Self, TokenError> {
+        let mut header = HeaderValue::try_from(header).map_err(|_| {
             TokenError::new(TokenErrorKind::InvalidResponse, "the access token is not a header value")
         })?;
         header.set_sensitive(true);
@@ -73,7 +108,16 @@ impl AccessToken {
     /// Counted from when the token was asked for, it can be off to the safe side only.
     #[must_use]
     pub(crate) fn expires_in_from(mut self, start: Instant, lifetime: Duration) -> Self {
-        self.expiry = start.checked_add(lifetime).map(|at| Expiry { lifetime, at });
+        let expiry = |at| Expiry { lifetime, at, renewal: Renewal::default() };
+        self.expiry = start.checked_add(lifetime).map(expiry);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn renewed(mut self, renewal: Renewal) -> Self {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.renewal = renewal;
+        }
         self
     }
 
@@ -87,7 +131,7 @@ impl AccessToken {
     /// The token itself. A secret: keep it out of logs.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
-        self.header.to_str().ok().and_then(|value| value.strip_prefix(PREFIX)).unwrap_or_default()
+        self.header.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default().1
     }
 
     /// The value for the `Authorization` header (RFC 6750 §2.1), marked sensitive.
@@ -96,10 +140,10 @@ impl AccessToken {
         &self.header
     }
 
-    /// The `token_type` (RFC 6749 §7.1): always `Bearer` so far.
+    /// The `token_type` (RFC 6749 §7.1): `Bearer`, or `Basic` for what [`basic`](Self::basic) made.
     #[must_use]
     pub fn token_type(&self) -> &'static str {
-        PREFIX.trim_end()
+        if self.header.as_bytes().starts_with(BASIC.as_bytes()) { BASIC } else { BEARER }
     }
 
     /// The scope that was granted, where the answer named one (RFC 6749 §3.3).
@@ -120,14 +164,22 @@ impl AccessToken {
         self.expiry.map(|expiry| expiry.at.saturating_duration_since(Instant::now()))
     }
 
-    /// From when on the token is not to be sent any more: its expiry less the margin.
+    /// From when on the token is not to be sent any more.
     pub(crate) fn usable_until(&self) -> Option<Instant> {
-        self.expiry.map(|Expiry { lifetime, at }| at - margin(lifetime))
+        self.expiry.map(|Expiry { lifetime, at, renewal }| at - renewal.margin(lifetime))
     }
 }
 
-fn margin(lifetime: Duration) -> Duration {
-    (lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN)
+impl Renewal {
+    /// Never more than the lifetime, so that it can be subtracted from the expiry.
+    fn margin(self, lifetime: Duration) -> Duration {
+        let default = (lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN);
+        match self {
+            Self::ByMargin => default,
+            Self::BeforeExpiry(margin) => margin.min(lifetime / 2),
+            Self::AtAge(age) => lifetime.saturating_sub(age).max(default),
+        }
+    }
 }
 
 impl fmt::Debug for AccessToken {
@@ -147,8 +199,37 @@ mod tests {
     #[test]
     fn the_margin_is_ten_percent_of_a_short_lifetime_and_thirty_seconds_of_a_long_one() {
         for (lifetime, expected) in [(0, 0), (10, 1), (300, 30), (3600, 30), (u64::MAX, 30)] {
-            assert_eq!(margin(Duration::from_secs(lifetime)), Duration::from_secs(expected));
+            let margin = Renewal::ByMargin.margin(Duration::from_secs(lifetime));
+            assert_eq!(margin, Duration::from_secs(expected));
         }
+    }
+
+    #[test]
+    fn a_renewal_before_the_expiry_is_as_set_but_half_of_a_short_lifetime_at_the_most() {
+        let margin =
+            |seconds| Renewal::BeforeExpiry(Duration::from_secs(600)).margin(Duration::from_secs(seconds));
+        assert_eq!((margin(3600).as_secs(), margin(600).as_secs()), (600, 300));
+    }
+
+    #[test]
+    fn a_renewal_at_an_age_comes_no_later_than_by_default() {
+        let margin = |hours: u64| {
+            Renewal::AtAge(Duration::from_secs(86_400)).margin(Duration::from_secs(hours * 3600))
+        };
+        assert_eq!(margin(25), Duration::from_secs(3600));
+        assert_eq!(margin(24), AccessToken::MAX_EXPIRY_MARGIN);
+        assert_eq!(margin(1), AccessToken::MAX_EXPIRY_MARGIN);
+        let all = Renewal::AtAge(Duration::ZERO).margin(Duration::from_secs(1));
+        assert_eq!(all, Duration::from_secs(1), "never more than there is");
+    }
+
+    #[test]
+    fn a_basic_credential_is_that_of_rfc_7617() {
+        let token = AccessToken::basic("Aladdin", "open sesame").unwrap();
+        assert_eq!(token.header_value(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert!(token.header_value().is_sensitive());
+        assert_eq!(token.token_type(), "Basic");
+        assert!(AccessToken::basic("a:b", "c").is_err());
     }
 
     #[test]

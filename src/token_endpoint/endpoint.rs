@@ -1,25 +1,33 @@
-use std::{error::Error, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError};
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
 #[cfg(feature = "default-transport")]
 use super::default_transport;
 use super::{
-    response::{self, Answer},
+    location::Location,
+    response,
+    response_format::ResponseFormat,
+    round_trip::RoundTrip,
     token_url::TokenUrl,
-    transport::{AnyBody, MAX_RESPONSE_BYTES, Transport},
+    transport::{MAX_RESPONSE_BYTES, Transport},
 };
 use crate::{
     client_auth::ClientAuth,
-    error::{ConfigError, TokenError, TokenErrorKind},
-    token::AccessToken,
-    token_request::{Redactor, TokenRequest},
+    error::{ConfigError, TokenError},
+    token::{AccessToken, Renewal},
+    token_request::{BodyFormat, TokenRequest},
 };
+
+const OWN_HEADERS: [HeaderName; 7] =
+    [ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING];
 
 /// A token endpoint (RFC 6749 §3.2) and how this client talks to it: URL, client authentication, transport, limits.
 ///
@@ -51,14 +59,17 @@ use crate::{
 ///
 /// - Do not build the transport out of the service that the layer guards: a limit that both share deadlocks.
 /// - A transport that follows redirects shows the client's secret to wherever it is sent.
-/// - The answer is a JSON object (RFC 6749 §5.1) of at most [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES).
+/// - The answer is a JSON object, by default that of RFC 6749 §5.1 (see [`ResponseFormat`]), of at most [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES).
 #[derive(Clone)]
 pub struct TokenEndpoint {
-    url: TokenUrl,
+    location: Location,
     auth: ClientAuth,
-    transport: Transport,
-    timeout: Duration,
+    round_trip: RoundTrip,
+    body_format: BodyFormat,
+    headers: HeaderMap,
+    response_format: ResponseFormat,
     default_lifetime: Duration,
+    renewal: Renewal,
 }
 
 impl TokenEndpoint {
@@ -73,21 +84,50 @@ impl TokenEndpoint {
     /// The most bytes that are read of an answer.
     pub const MAX_RESPONSE_BYTES: usize = MAX_RESPONSE_BYTES;
 
-    /// An endpoint with the ready-made transport.
+    /// An endpoint with the ready-made transport. `location` is a URL, or an [`Issuer`](crate::Issuer).
     ///
     /// # Errors
     ///
     /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] for a URL that cannot be used, [`ConfigError::Tls`]
     /// where TLS cannot be set up.
     #[cfg(feature = "default-transport")]
-    pub fn new<U>(url: U, auth: ClientAuth) -> Result<Self, ConfigError>
+    pub fn new<L>(location: L, auth: ClientAuth) -> Result<Self, ConfigError>
     where
-        U: TryInto<TokenUrl>,
-        ConfigError: From<U::Error>,
+        L: TryInto<Location>,
+        ConfigError: From<L::Error>,
     {
-        let url = url.try_into()?;
-        let transport = default_transport::default_transport(&url)?;
-        Ok(Self::build(url, auth, transport))
+        Self::with_trust(location, auth, &[])
+    }
+
+    /// [`new`](Self::new), which trusts the certificate authorities in `pem` besides those of the platform: for a server with
+    /// a certificate of your own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and [`ConfigError::Tls`] where `pem` has no certificate, or one that cannot be read.
+    #[cfg(feature = "default-transport")]
+    pub fn new_trusting<L>(location: L, auth: ClientAuth, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError>
+    where
+        L: TryInto<Location>,
+        ConfigError: From<L::Error>,
+    {
+        let authorities = default_transport::certificates(pem.as_ref())?;
+        Self::with_trust(location, auth, &authorities)
+    }
+
+    #[cfg(feature = "default-transport")]
+    fn with_trust<L>(
+        location: L,
+        auth: ClientAuth,
+        authorities: &[default_transport::Certificate],
+    ) -> Result<Self, ConfigError>
+    where
+        L: TryInto<Location>,
+        ConfigError: From<L::Error>,
+    {
+        let location = location.try_into()?;
+        let transport = default_transport::default_transport(location.is_https(), authorities)?;
+        Ok(Self::build(location, auth, transport))
     }
 
     /// An endpoint behind a tower service of yours. Its request body is anything that can be made from [`Bytes`], such as
@@ -96,14 +136,14 @@ impl TokenEndpoint {
     /// # Errors
     ///
     /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] for a URL that cannot be used.
-    pub fn with_transport<U, S, ReqBody, ResBody>(
-        url: U,
+    pub fn with_transport<L, S, ReqBody, ResBody>(
+        location: L,
         auth: ClientAuth,
         transport: S,
     ) -> Result<Self, ConfigError>
     where
-        U: TryInto<TokenUrl>,
-        ConfigError: From<U::Error>,
+        L: TryInto<Location>,
+        ConfigError: From<L::Error>,
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
@@ -111,16 +151,19 @@ impl TokenEndpoint {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        Ok(Self::build(url.try_into()?, auth, Transport::new(transport)))
+        Ok(Self::build(location.try_into()?, auth, Transport::new(transport)))
     }
 
-    fn build(url: TokenUrl, auth: ClientAuth, transport: Transport) -> Self {
+    fn build(location: Location, auth: ClientAuth, transport: Transport) -> Self {
         Self {
-            url,
+            location,
             auth,
-            transport,
-            timeout: Self::DEFAULT_TIMEOUT,
+            round_trip: RoundTrip { transport, timeout: Self::DEFAULT_TIMEOUT },
+            body_format: BodyFormat::default(),
+            headers: HeaderMap::new(),
+            response_format: ResponseFormat::default(),
             default_lifetime: Self::DEFAULT_LIFETIME,
+            renewal: Renewal::default(),
         }
     }
 
@@ -128,7 +171,7 @@ impl TokenEndpoint {
     /// timeout of the [`TokenCache`](crate::TokenCache) bounds it as well.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.round_trip.timeout = timeout;
         self
     }
 
@@ -139,73 +182,93 @@ impl TokenEndpoint {
         self
     }
 
-    /// Adds the client authentication to what a grant has written, and makes the round trip.
-    pub(crate) async fn fetch(&self, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let asked_at = Instant::now();
-        self.auth.authenticate(&mut request);
-        if let Some(query) = self.url.uri().query() {
-            request.keep_secret(query);
-        }
-        let (request, redactor) = request.into_parts(self.url.uri());
-        let answer = self.round_trip(request, &redactor).await;
-        let token = answer.and_then(|answer| response::read(&answer, &redactor));
-        token
-            .map(|token| token.into_access_token(asked_at, self.default_lifetime))
-            .map_err(|error| error.at(&self.url.to_string()))
+    /// How the parameters are written; by default [`BodyFormat::Form`].
+    #[must_use]
+    pub fn body_format(mut self, format: BodyFormat) -> Self {
+        self.body_format = format;
+        self
     }
 
-    async fn round_trip(&self, request: Request<Bytes>, redactor: &Redactor) -> Result<Answer, TokenError> {
-        let exchange = async {
-            let response =
-                self.transport.send(request).await.map_err(|error| unreachable(error, redactor))?;
-            read_body(response, redactor).await
+    /// Where in the answer its members stand; by default where RFC 6749 §5.1 has them.
+    #[must_use]
+    pub fn response_format(mut self, format: ResponseFormat) -> Self {
+        self.response_format = format;
+        self
+    }
+
+    /// Adds a header to the token request, such as the key of an API gateway. Its value is marked sensitive.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Header`] for what is no header, and for a header that is written by other means.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
+        let refuse = |reason| Err(ConfigError::Header { name: name.to_owned(), reason });
+        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+            return refuse("is not a header name");
         };
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(TokenError::new(
-                TokenErrorKind::Timeout,
-                format!("no complete answer within {:?}", self.timeout),
-            )),
+        if OWN_HEADERS.contains(&header) {
+            return refuse("is written by this crate or the HTTP client");
         }
-    }
-}
-
-async fn read_body(response: Response<AnyBody>, redactor: &Redactor) -> Result<Answer, TokenError> {
-    let (head, body) = response.into_parts();
-    match body.collect().await {
-        Ok(body) => Ok(Answer { status: head.status, body: body.to_bytes() }),
-        Err(error) if error.is::<LengthLimitError>() => Err(TokenError::new(
-            TokenErrorKind::InvalidResponse,
-            format!("the answer is larger than {MAX_RESPONSE_BYTES} bytes"),
-        )
-        .with_status(head.status)),
-        Err(error) => {
-            let what = format!("the answer broke off: {}", root_cause(&*error, redactor));
-            Err(TokenError::new(TokenErrorKind::Transport, what).with_status(head.status).with_source(error))
+        let Ok(mut value) = HeaderValue::from_str(value) else {
+            return refuse("has a value that no header can have");
+        };
+        value.set_sensitive(true);
+        if self.headers.insert(header, value).is_some() {
+            return refuse("is there already");
         }
+        Ok(self)
     }
-}
 
-fn unreachable(error: BoxError, redactor: &Redactor) -> TokenError {
-    let what = format!("it cannot be reached: {}", root_cause(&*error, redactor));
-    TokenError::new(TokenErrorKind::Transport, what).with_source(error)
-}
-
-/// HTTP clients say "client error (Connect)" and keep what helps at the end of the chain.
-fn root_cause(mut error: &(dyn Error + 'static), redactor: &Redactor) -> String {
-    while let Some(source) = error.source() {
-        error = source;
+    /// Takes a token out of use at this age, where that comes before its expiry: for providers that ask for it, such as
+    /// "renew daily" for tokens of 25 hours.
+    #[must_use]
+    pub fn renew_at_age(mut self, age: Duration) -> Self {
+        self.renewal = Renewal::AtAge(age);
+        self
     }
-    redactor.clean(&error.to_string())
+
+    /// Takes a token out of use so long before its expiry, or at half of a lifetime that is too short for that; by default
+    /// [`AccessToken::MAX_EXPIRY_MARGIN`], or 10 % of a short lifetime.
+    #[must_use]
+    pub fn renew_before_expiry(mut self, remaining: Duration) -> Self {
+        self.renewal = Renewal::BeforeExpiry(remaining);
+        self
+    }
+
+    /// Adds the client authentication to what a grant has written, and makes the round trip.
+    pub(crate) async fn fetch(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let url = self.location.token_url(self.auth.method(), &self.round_trip).await?;
+        let token = self.fetch_from(&url, request).await;
+        token.map_err(|error| {
+            self.location.forget();
+            error.at("token endpoint", &url.to_string())
+        })
+    }
+
+    async fn fetch_from(&self, url: &TokenUrl, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let asked_at = Instant::now();
+        self.auth.authenticate(&mut request).await?;
+        // A key in the query, or in a header, is a secret, too.
+        let headers = self.headers.values().filter_map(|value| value.to_str().ok());
+        url.uri().query().into_iter().chain(headers).for_each(|secret| request.keep_secret(secret));
+        let (request, redactor) = request.into_parts(url.uri(), self.body_format, &self.headers);
+        let answer = self.round_trip.send(request, &redactor).await?;
+        let granted = response::read(&answer, &self.response_format, &redactor)?;
+        Ok(granted.into_access_token(asked_at, self.default_lifetime).renewed(self.renewal))
+    }
 }
 
 impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
-            .field("url", &self.url)
+            .field("location", &self.location)
             .field("auth", &self.auth)
-            .field("timeout", &self.timeout)
+            .field("timeout", &self.round_trip.timeout)
             .field("default_lifetime", &self.default_lifetime)
+            .field("body_format", &self.body_format)
+            .field("headers", &self.headers)
+            .field("response_format", &self.response_format)
+            .field("renewal", &self.renewal)
             .finish_non_exhaustive()
     }
 }

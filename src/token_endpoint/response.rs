@@ -5,21 +5,17 @@
 
 use std::{iter, time::Duration};
 
-use bytes::Bytes;
-use http::StatusCode;
-use serde_json::{Map, Value};
+use http::header::{DATE, RETRY_AFTER};
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use serde_json::Value;
 use tokio::time::Instant;
 
+use super::{response_format::ResponseFormat, round_trip::Answer};
 use crate::{
     error::{Refusal, TokenError, TokenErrorKind},
     token::AccessToken,
     token_request::Redactor,
 };
-
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
-}
 
 /// A token with the lifetime that the server named, if any.
 #[derive(Debug)]
@@ -34,51 +30,136 @@ impl Granted {
     }
 }
 
-pub(super) fn read(answer: &Answer, redactor: &Redactor) -> Result<Granted, TokenError> {
-    let json = serde_json::from_slice::<Value>(&answer.body);
-    if let Ok(Value::Object(object)) = &json {
-        if let Some(refusal) = refusal(object, redactor) {
-            return Err(refused(refusal, answer.status));
-        }
-        if answer.status.is_success() {
-            return granted(object).map_err(|what| invalid(what, answer.status));
-        }
-    }
-    Err(match (answer.status, json) {
-        (status, _) if status.is_redirection() => TokenError::new(
-            TokenErrorKind::Server,
-            format!(
-                "answered {status}; a redirect is not followed, as the request carries the client's secret"
-            ),
-        )
-        .with_status(status),
-        (status, _) if !status.is_success() => {
-            TokenError::new(TokenErrorKind::Server, format!("answered {status} without an OAuth error"))
-                .with_status(status)
-        }
-        (status, Ok(_)) => invalid("the answer is JSON, but no object".into(), status),
-        (status, Err(_)) if answer.body.is_empty() => invalid("the answer is empty".into(), status),
-        (status, Err(_)) if answer.body.trim_ascii_start().starts_with(b"<") => {
-            invalid("the answer is HTML or XML, not JSON".into(), status)
-        }
-        // The position helps; the error's text never quotes the input, as nothing is read into a type of ours.
-        (status, Err(error)) => invalid(format!("the answer is not JSON: {error}"), status),
-    })
+pub(super) fn read(
+    answer: &Answer,
+    format: &ResponseFormat,
+    redactor: &Redactor,
+) -> Result<Granted, TokenError> {
+    let reader = Reader { answer, format, redactor };
+    reader.read().map_err(|error| error.with_status(answer.status).with_retry_after(answer.retry_after()))
 }
 
-fn granted(object: &Map<String, Value>) -> Result<Granted, String> {
-    let value = match object.get("access_token") {
-        Some(Value::String(value)) => value,
-        Some(_) => return Err("\"access_token\" is not a string".into()),
-        None => return Err("the answer has no \"access_token\"".into()),
-    };
-    check_token_type(object.get("token_type"))?;
-    let lifetime = lifetime(object.get("expires_in"))?;
-    let mut token = AccessToken::bearer(value).map_err(|error| error.what().to_owned())?;
-    if let Some(scope) = scope(object.get("scope")) {
-        token = token.with_scope(scope);
+impl Answer {
+    /// The server's clock, by which its other times are to be understood; ours where it does not say.
+    fn now(&self) -> Timestamp {
+        self.header(&DATE).and_then(http_date).unwrap_or_else(Timestamp::now)
     }
-    Ok(Granted { token, lifetime })
+
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.header(&RETRY_AFTER)?.trim();
+        match value.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => Some(until(http_date(value)?, self.now()).unwrap_or(Duration::ZERO)),
+        }
+    }
+
+    fn header(&self, name: &http::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// RFC 9110 §5.6.7, in the form that may be sent.
+fn http_date(value: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(value).ok()
+}
+
+/// `None`: it is over.
+fn until(at: Timestamp, now: Timestamp) -> Option<Duration> {
+    Duration::try_from(at.duration_since(now)).ok().filter(|duration| !duration.is_zero())
+}
+
+struct Reader<'a> {
+    answer: &'a Answer,
+    format: &'a ResponseFormat,
+    redactor: &'a Redactor,
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<Granted, TokenError> {
+        let json = serde_json::from_slice::<Value>(&self.answer.body);
+        if let Ok(object @ Value::Object(_)) = &json {
+            if let Some(error) = self.refusal(object) {
+                return Err(error);
+            }
+            if self.answer.status.is_success() {
+                return self.granted(object).map_err(invalid);
+            }
+        }
+        Err(self.neither(json))
+    }
+
+    fn granted(&self, object: &Value) -> Result<Granted, String> {
+        let ResponseFormat { access_token, token_type, scope, .. } = self.format;
+        let value = match object.pointer(access_token) {
+            Some(Value::String(value)) => value,
+            Some(_) => return Err(format!("{access_token:?} is not a string")),
+            None => return Err(format!("the answer has no {access_token:?}")),
+        };
+        check_token_type(object.pointer(token_type))?;
+        let lifetime = self.lifetime(object)?;
+        let mut token = AccessToken::bearer(value).map_err(|error| error.what().to_owned())?;
+        if let Some(scope) = read_scope(object.pointer(scope)) {
+            token = token.with_scope(scope);
+        }
+        Ok(Granted { token, lifetime })
+    }
+
+    fn lifetime(&self, object: &Value) -> Result<Option<Duration>, String> {
+        let ResponseFormat { expires_in, expires_at, .. } = self.format;
+        match expires_at.as_ref().and_then(|pointer| given(object, pointer)) {
+            Some(at) => lifetime_until(at, self.answer.now()).map(Some),
+            None => given(object, expires_in).map(lifetime_of).transpose(),
+        }
+    }
+
+    fn refusal(&self, object: &Value) -> Option<TokenError> {
+        let member = |pointer: &str| {
+            let text = object.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
+            Some(self.redactor.clean(text))
+        };
+        let format = self.format;
+        let description = member(&format.error_description);
+        let refused = format
+            .success
+            .as_ref()
+            .is_some_and(|pointer| object.pointer(pointer) != Some(&Value::Bool(true)));
+        match member(&format.error) {
+            Some(error) => Some(refused_with(Refusal { error, description, uri: member(&format.error_uri) })),
+            None if refused => {
+                let what = iter::once("the answer says that the request did not succeed".to_owned());
+                let what: String = what.chain(description.map(|text| format!(" ({text})"))).collect();
+                Some(TokenError::new(TokenErrorKind::Refused, what))
+            }
+            None => None,
+        }
+    }
+
+    fn neither(&self, json: serde_json::Result<Value>) -> TokenError {
+        let Answer { status, body, .. } = self.answer;
+        if status.is_redirection() {
+            let what = "a redirect is not followed, as the request carries the client's secret";
+            return TokenError::new(TokenErrorKind::Server, format!("answered {status}; {what}"));
+        }
+        if !status.is_success() {
+            return TokenError::new(
+                TokenErrorKind::Server,
+                format!("answered {status} without an OAuth error"),
+            );
+        }
+        invalid(match json {
+            Ok(_) => "the answer is JSON, but no object".into(),
+            Err(_) if body.is_empty() => "the answer is empty".into(),
+            Err(_) if body.trim_ascii_start().starts_with(b"<") => {
+                "the answer is HTML or XML, not JSON".into()
+            }
+            // The position helps; the error's text never quotes the input, as nothing is read into a type of ours.
+            Err(error) => format!("the answer is not JSON: {error}"),
+        })
+    }
+}
+
+fn given<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    object.pointer(pointer).filter(|value| !value.is_null())
 }
 
 /// Missing counts as `Bearer`, and case does not (RFC 6749 §5.1).
@@ -89,30 +170,41 @@ fn check_token_type(token_type: Option<&Value>) -> Result<(), String> {
         Some(Value::String(name)) if ["dpop", "mac"].iter().any(|known| name.eq_ignore_ascii_case(known)) => {
             Err(format!("the token is of type {name:?}, which needs more than \"Bearer\""))
         }
-        Some(_) => Err("\"token_type\" is not \"Bearer\"".into()),
+        Some(_) => Err("the token's type is not \"Bearer\"".into()),
     }
 }
 
 /// Seconds (RFC 6749 §5.1), which servers send as an integer, a float or a string of either.
-fn lifetime(expires_in: Option<&Value>) -> Result<Option<Duration>, String> {
+fn lifetime_of(expires_in: &Value) -> Result<Duration, String> {
     let seconds = match expires_in {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        Some(_) => None,
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
     };
     match seconds {
         Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
-            Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+            Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
         }
-        Some(seconds) if seconds.is_finite() => {
-            Err("\"expires_in\" is zero or less: the token has expired already".into())
-        }
-        _ => Err("\"expires_in\" is not a number of seconds".into()),
+        Some(seconds) if seconds.is_finite() => Err(EXPIRED.into()),
+        _ => Err("its lifetime is not a number of seconds".into()),
     }
 }
 
-fn scope(scope: Option<&Value>) -> Option<String> {
+const EXPIRED: &str = "its lifetime is zero or less: the token has expired already";
+
+fn lifetime_until(expires_at: &Value, now: Timestamp) -> Result<Duration, String> {
+    let at = match expires_at {
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(seconds) => seconds.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok()),
+        _ => None,
+    };
+    match at {
+        Some(at) => until(at, now).ok_or_else(|| EXPIRED.into()),
+        None => Err("its expiry is not a time such as \"2026-01-31T12:00:00Z\" (RFC 3339)".into()),
+    }
+}
+
+fn read_scope(scope: Option<&Value>) -> Option<String> {
     match scope? {
         Value::String(scope) => Some(scope.clone()),
         Value::Array(values) => Some(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
@@ -120,40 +212,46 @@ fn scope(scope: Option<&Value>) -> Option<String> {
     }
 }
 
-fn refusal(object: &Map<String, Value>, redactor: &Redactor) -> Option<Refusal> {
-    let member = |name| object.get(name).and_then(Value::as_str).map(|text| redactor.clean(text));
-    Some(Refusal {
-        error: member("error").filter(|error| !error.is_empty())?,
-        description: member("error_description"),
-        uri: member("error_uri"),
-    })
-}
-
-fn refused(refusal: Refusal, status: StatusCode) -> TokenError {
+fn refused_with(refusal: Refusal) -> TokenError {
     let Refusal { error, description, uri } = &refusal;
     let description = description.iter().map(|text| format!(" ({text})"));
     let uri = uri.iter().map(|uri| format!(", see {uri}"));
     let what: String = iter::once(format!("refused with {error:?}")).chain(description).chain(uri).collect();
-    let kind = match refusal.error.as_str() {
+    let kind = match error.as_str() {
         "temporarily_unavailable" | "server_error" => TokenErrorKind::Server,
         _ => TokenErrorKind::Refused,
     };
-    TokenError::new(kind, what).with_status(status).with_refusal(refusal)
+    TokenError::new(kind, what).with_refusal(refusal)
 }
 
-fn invalid(what: String, status: StatusCode) -> TokenError {
-    TokenError::new(TokenErrorKind::InvalidResponse, what).with_status(status)
+fn invalid(what: String) -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, what)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
     use super::*;
-    use crate::token_request::TokenRequest;
+    use crate::token_request::{BodyFormat, TokenRequest};
 
     fn read_as(status: u16, body: &str) -> Result<Granted, TokenError> {
-        let (_, redactor) = TokenRequest::new("x").into_parts(&"https://as.test/".parse().unwrap());
+        read_answer(&[], status, body, &ResponseFormat::default())
+    }
+
+    fn read_answer(
+        headers: &[(http::HeaderName, &'static str)],
+        status: u16,
+        body: &str,
+        format: &ResponseFormat,
+    ) -> Result<Granted, TokenError> {
+        let uri = "https://as.test/".parse().unwrap();
+        let (_, redactor) = TokenRequest::new("x").into_parts(&uri, BodyFormat::Form, &HeaderMap::new());
         let status = StatusCode::from_u16(status).unwrap();
-        read(&Answer { status, body: Bytes::copy_from_slice(body.as_bytes()) }, &redactor)
+        let headers = headers.iter().cloned().map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        read(&Answer { status, headers: headers.collect(), body }, format, &redactor)
     }
 
     #[test]
@@ -228,7 +326,7 @@ mod tests {
             (200, r#"{"access_token":"T0KEN"#, "not JSON"),
             (200, "T0KEN", "not JSON"),
             (200, r#"["T0KEN"]"#, "no object"),
-            (200, r#"{"token":"T0KEN"}"#, "no \"access_token\""),
+            (200, r#"{"token":"T0KEN"}"#, "no \"/access_token\""),
             (200, r#"{"access_token":["T0KEN"]}"#, "not a string"),
             (200, r#"{"access_token":"T0KEN\n"}"#, "not printable ASCII"),
             (200, r#"{"access_token":"","x":"T0KEN"}"#, "is empty"),
@@ -242,6 +340,81 @@ mod tests {
             let shown = format!("{error} {error:?}");
             assert!(shown.contains(said), "{body}: {shown}");
             assert!(!shown.contains("T0KEN"), "{shown}");
+        }
+    }
+
+    const NOW: (http::HeaderName, &str) = (DATE, "Sat, 31 Jan 2026 12:00:00 GMT");
+
+    /// As one of the providers of the README has it.
+    fn enveloped() -> ResponseFormat {
+        let format = ResponseFormat::default().access_token("/data/accessToken").unwrap();
+        let format = format.expires_at("/data/accessTokenExpiresAt").unwrap().scope("/data/scope").unwrap();
+        format.success("/success").unwrap().error_description("/message").unwrap()
+    }
+
+    #[test]
+    fn an_enveloped_answer_with_a_point_in_time_is_read_by_its_pointers() {
+        let body = r#"{"data":{"accessToken":"t","accessTokenExpiresAt":"2026-02-01T13:00:00.500+01:00","client":{},
+            "user":{},"scope":true},"success":true}"#;
+        let granted = read_answer(&[NOW], 200, body, &enveloped()).unwrap();
+        assert_eq!(granted.token.expose_secret(), "t");
+        assert_eq!(granted.lifetime, Some(Duration::from_millis(86_400_500)));
+    }
+
+    #[test]
+    fn success_false_is_an_error_whatever_else_is_there() {
+        for success in ["false", "null", "\"true\"", "0"] {
+            let body = format!(
+                r#"{{"data":{{"accessToken":"T0KEN"}},"success":{success},"message":"no such client"}}"#
+            );
+            let error = read_answer(&[], 200, &body, &enveloped()).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Refused);
+            assert!(error.to_string().contains("did not succeed (no such client)"), "{error}");
+            assert!(!error.to_string().contains("T0KEN"));
+        }
+    }
+
+    #[test]
+    fn a_point_in_time_is_rfc_3339_or_seconds_and_must_lie_ahead() {
+        let lifetime_of = |expires_at: &str| {
+            let body = format!(r#"{{"access_token":"t","at":{expires_at},"expires_in":60}}"#);
+            let format = ResponseFormat::default().expires_at("/at").unwrap();
+            read_answer(&[NOW], 200, &body, &format).map(|granted| granted.lifetime.unwrap().as_secs())
+        };
+        for form in [
+            r#""2026-01-31T13:00:00Z""#,
+            r#""2026-01-31 13:00:00.0Z""#,
+            r#""2026-01-31T14:00:00+01:00""#,
+            "1769864400",
+        ] {
+            assert_eq!(lifetime_of(form).unwrap(), 3600, "{form}");
+        }
+        assert_eq!(lifetime_of("null").unwrap(), 60, "without it, the seconds count");
+        for (form, said) in [
+            (r#""2026-01-31T12:00:00Z""#, "expired already"),
+            (r#""1999-01-01T00:00:00Z""#, "expired already"),
+            (r#""2026-01-31T13:00:00""#, "RFC 3339"),
+            (r#""tomorrow""#, "RFC 3339"),
+            ("1e300", "RFC 3339"),
+            ("true", "RFC 3339"),
+            ("9223372036854775807", "RFC 3339"),
+        ] {
+            let error = lifetime_of(form).unwrap_err();
+            assert!(error.to_string().contains(said), "{form}: {error}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let retry_after = |value| {
+            let headers = [NOW, (RETRY_AFTER, value)];
+            read_answer(&headers, 503, "busy", &ResponseFormat::default()).unwrap_err().retry_after()
+        };
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT"), Some(Duration::ZERO));
+        for value in ["soon", "-1", "1.5", ""] {
+            assert_eq!(retry_after(value), None, "{value}");
         }
     }
 }

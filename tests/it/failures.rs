@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -100,11 +103,17 @@ async fn an_answer_that_hangs_after_its_head_is_a_timeout_and_one_that_breaks_of
 #[tokio::test(start_paused = true)]
 async fn an_endless_answer_is_not_read_to_its_end() {
     let spaces = Bytes::from(vec![b' '; 65_536]);
-    let frames = std::iter::repeat_with(move || Ok(http_body::Frame::data(spaces.clone())));
+    let read = Arc::new(AtomicUsize::new(0));
+    let reading = Arc::clone(&read);
+    let frames = std::iter::repeat_with(move || {
+        reading.fetch_add(spaces.len(), Ordering::SeqCst);
+        Ok(http_body::Frame::data(spaces.clone()))
+    });
     let endless = StreamBody::new(tokio_stream::iter(frames)).boxed_unsync();
     let error = failure(cache_of(|_| async { Ok(Response::new(endless)) })).await;
     assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
     assert!(error.to_string().contains("larger than 1048576 bytes"), "{error}");
+    assert!(read.load(Ordering::SeqCst) <= TokenEndpoint::MAX_RESPONSE_BYTES + 65_536);
 }
 
 #[tokio::test(start_paused = true)]
