@@ -255,6 +255,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The fixed token or credential cannot be used.
+    StaticToken {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The configuration of a provider as a whole cannot be used.
+    Provider {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The issuer cannot be used (RFC 8414 §2).
     Issuer {
         /// The issuer as given, without user information and query.
@@ -292,6 +302,8 @@ impl fmt::Display for ConfigError {
             Self::JsonPointer { pointer, reason } => {
                 write!(f, "{pointer:?} is not a JSON Pointer such as \"/data/token\": it {reason}")
             }
+            Self::StaticToken { reason } => write!(f, "the static token cannot be used: {reason}"),
+            Self::Provider { reason } => write!(f, "the configuration of the provider {reason}"),
             Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
             Self::Tls { reason } => write!(
                 f,
@@ -307,18 +319,5 @@ impl Error for ConfigError {}
 impl From<Infallible> for ConfigError {
     fn from(never: Infallible) -> Self {
         match never {}
-    }
-}
-
-/// A URL as far as it may be shown: no user information, no query, no fragment.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
-    };
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}{host}"),
-        None => format!("{scheme}{rest}"),
     }
 }

@@ -21,7 +21,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
-    error::TokenError,
+    error::{TokenError, TokenErrorKind},
     presentation::{Presented, SharedPolicy},
     replay::Replay,
 };
@@ -107,6 +107,8 @@ enum Draft<B, K, Res> {
 struct Unsent<B, K> {
     request: Request<B>,
     kept: Option<Request<K>>,
+    /// The token that was refused, where this is a retry.
+    refused: Option<Generation>,
 }
 
 impl<S, R, B> ResponseFuture<S, R, B>
@@ -133,7 +135,9 @@ where
         request: Request<R::Body>,
         kept: Option<Request<R::Kept>>,
     ) -> Self {
-        Self { state: State::obtaining(service, policy, Draft::First(Unsent { request, kept })) }
+        Self {
+            state: State::obtaining(service, policy, Draft::First(Unsent { request, kept, refused: None })),
+        }
     }
 }
 
@@ -176,7 +180,7 @@ where
                     let Some(ready) = waiting else { unreachable!("{}", POLLED_AGAIN) };
                     ready!(ready.service.poll_ready(cx)).map_err(Into::into)?;
                     let Some(waiting) = waiting.take() else { unreachable!("{}", POLLED_AGAIN) };
-                    ControlFlow::Continue(send(*waiting))
+                    send(*waiting)
                 }
             };
             match next {
@@ -224,13 +228,15 @@ where
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
         (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
-        (Draft::Retry { refused, response, kept }, Ok(token)) if !token.has_value_of(refused) => {
+        (Draft::Retry { refused, response, kept }, Ok(token))
+            if !policy.tokens.are_same(refused, token.generation()) =>
+        {
             let (head, kept) = kept.into_parts();
             match policy.replay.replay(kept) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
                 Some(body) => {
                     drop(response);
-                    Unsent { request: Request::from_parts(head, body), kept: None }
+                    Unsent { request: Request::from_parts(head, body), kept: None, refused: Some(refused) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
@@ -247,23 +253,29 @@ where
 
 /// Takes the token that is current *now*: the one that was waited for may be refused or expired by the time that the inner
 /// service is ready.
-fn send<S, R, B>(
-    Waiting { mut service, policy, draft }: Waiting<S, R, Unsent<R::Body, R::Kept>>,
-) -> State<S, R, B>
+fn send<S, R, B>(waiting: Waiting<S, R, Unsent<R::Body, R::Kept>>) -> Step<S, R, B>
 where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    let Unsent { mut request, kept } = draft;
-    match policy.present(request.headers_mut()) {
+    let Waiting { mut service, policy, draft: mut unsent } = waiting;
+    ControlFlow::Continue(match policy.present(unsent.request.headers_mut()) {
         Presented::Token(generation) => {
+            let Unsent { request, kept, refused } = unsent;
+            if refused.is_some_and(|refused| policy.tokens.are_same(refused, generation)) {
+                return ControlFlow::Break(Err(refused_again().into()));
+            }
             let future = service.call(request);
             let again = kept.map(|kept| Again { kept, service });
             State::Calling { future, attempt: Some(Attempt { policy, generation, again }) }
         }
-        Presented::NoToken => State::obtaining(service, policy, Draft::First(Unsent { request, kept })),
-        Presented::Declined => State::Calling { future: service.call(request), attempt: None },
-    }
+        Presented::NoToken => State::obtaining(service, policy, Draft::First(unsent)),
+        Presented::Declined => State::Calling { future: service.call(unsent.request), attempt: None },
+    })
+}
+
+fn refused_again() -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, "the token source gave a refused token again")
 }
 
 impl<S, R, B> fmt::Debug for ResponseFuture<S, R, B>

@@ -77,6 +77,9 @@ impl<R> OAuthLayer<R> {
     ///
     /// # Caveats
     ///
+    /// - It sets the replay: set another cap, or [`Never`](crate::replay::Never), after it.
+    /// - A call that was refused is sent again from its first message. Where a server may have acted on the messages of a client
+    ///   stream before it refused, use [`Never`](crate::replay::Never).
     /// - A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already.
     /// - A call that cannot have a token fails with a `tonic::Status` of code `Unknown`, whose `source()` is the
     ///   [`TokenError`](crate::TokenError).

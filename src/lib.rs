@@ -107,11 +107,15 @@
 //! | feature | default | brings | turn it on for |
 //! | --- | --- | --- | --- |
 //! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust | `TokenEndpoint::new` |
+//! | `config` | no | serde | [`config`]: providers in TOML, YAML or JSON |
 //! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod authority;
 mod cache;
 mod client_auth;
+#[cfg(feature = "config")]
+pub mod config;
 mod credential;
 mod error;
 pub mod future;

@@ -7,7 +7,8 @@ use crate::{error::TokenError, token::AccessToken};
 /// Where new access tokens come from: a grant of this crate, or yours. A closure will do.
 ///
 /// The cache calls [`fetch`](Self::fetch) from a task of its own, one call at a time, and bounds it with its refresh
-/// timeout: a source that hangs, fails or panics harms nobody but those who wait for this very token.
+/// timeout: a source that hangs, fails or panics harms nobody but those who wait for this very token. It must not block its
+/// thread, though: use `tokio::task::spawn_blocking` for what does.
 ///
 /// ```
 /// use std::time::Duration;

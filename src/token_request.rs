@@ -19,6 +19,7 @@ pub(crate) struct TokenRequest {
 
 /// How the parameters of a token request are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum BodyFormat {
     /// `application/x-www-form-urlencoded`, as RFC 6749 §4 demands it.
@@ -49,9 +50,10 @@ impl TokenRequest {
         self.authorization = Some(value);
     }
 
-    /// Notes what must not come back in a message: see [`Redactor`].
+    /// Notes what must not come back in a message, as it is and as a form has it: see [`Redactor`].
     pub(crate) fn keep_secret(&mut self, secret: &str) {
-        self.secrets.push(Zeroizing::new(secret.to_owned()));
+        let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        self.secrets.extend([Zeroizing::new(form), Zeroizing::new(secret.to_owned())]);
     }
 
     /// The request, and what hides its secrets in whatever is said about it.
@@ -105,19 +107,47 @@ pub(crate) struct Redactor(Vec<Zeroizing<String>>);
 impl Redactor {
     const LONGEST: usize = 512;
 
-    /// `text` without secrets and control characters, cut to a length that a log line can bear.
+    /// One more secret, such as a token in the answer.
+    pub(crate) fn and(&self, secret: &str) -> Self {
+        Self(self.0.iter().cloned().chain([Zeroizing::new(secret.to_owned())]).collect())
+    }
+
+    /// `text` without secrets and without what changes how a line is shown, cut to a length that a log line can bear.
     pub(crate) fn clean(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret.as_str(), "[redacted]");
-        }
-        let mut clean: String =
-            text.chars().take(Self::LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if clean.len() < text.len() {
+        let text = self.redact(text);
+        let shown = |c: char| if c.is_alphanumeric() || c.is_ascii_graphic() { c } else { ' ' };
+        let mut rest = text.chars();
+        let mut clean: String = rest.by_ref().take(Self::LONGEST).map(shown).collect();
+        if rest.next().is_some() {
             clean.push('…');
         }
         clean
     }
+
+    pub(crate) fn is_clean(&self, text: &str) -> bool {
+        self.redact(text) == text
+    }
+
+    fn redact(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
+            text = replace_ignoring_case(&text, secret);
+        }
+        text
+    }
+}
+
+/// Percent-encodings come in either case.
+fn replace_ignoring_case(text: &str, secret: &str) -> String {
+    let (lower_text, lower_secret) = (text.to_ascii_lowercase(), Zeroizing::new(secret.to_ascii_lowercase()));
+    let mut replaced = String::with_capacity(text.len());
+    let mut end = 0;
+    for (start, found) in lower_text.match_indices(lower_secret.as_str()) {
+        replaced.push_str(&text[end..start]);
+        replaced.push_str("[redacted]");
+        end = start + found.len();
+    }
+    replaced + &text[end..]
 }
 
 #[cfg(test)]
@@ -135,8 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_hidden_in_the_forms_in_which_it_was_sent() {
+        let mut request = TokenRequest::new("x");
+        request.keep_secret("s3cr+et ~");
+        let uri = Uri::from_static("https://as.test/");
+        let (_, redactor) = request.into_parts(&uri, BodyFormat::Form, &HeaderMap::new());
+        let clean = redactor.clean("s3cr+et ~, s3cr%2Bet+%7E, s3cr%2bet+%7e, S3CR+ET ~");
+        assert_eq!(clean, "[redacted], [redacted], [redacted], [redacted]");
+    }
+
+    #[test]
     fn a_message_stays_on_its_line_and_short() {
-        assert_eq!(redactor(&[]).clean("a\r\nb"), "a  b");
+        assert_eq!(redactor(&[]).clean("a\r\nb\u{85}c\u{202e}d\u{2028}ü\u{1b}[1m"), "a  b c d ü [1m");
         let long = redactor(&[]).clean(&"ü".repeat(5_000));
         assert_eq!(long.chars().count(), Redactor::LONGEST + 1);
     }

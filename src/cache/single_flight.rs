@@ -11,7 +11,10 @@
 //! 3. A flight is closed in the same step in which its token is published: nobody who looks can see neither.
 //! 4. No code of a user, no await and no wake-up happens under the lock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::watch;
 
@@ -31,9 +34,13 @@ pub(super) struct SingleFlight {
 
 #[derive(Default)]
 struct Ledger {
-    /// The newest token, also when it was refused or has expired: the next one is compared with it.
-    last: Option<CachedToken>,
+    /// The last few tokens, also when they were refused or have expired: a source may give one of them again.
+    recent: VecDeque<CachedToken>,
     flight: Option<watch::Receiver<Option<Outcome>>>,
+}
+
+impl Ledger {
+    const REMEMBERED: usize = 8;
 }
 
 /// What somebody who needs a token does next.
@@ -71,16 +78,27 @@ impl SingleFlight {
         current
     }
 
+    /// Whether two generations are the very same token. `false` where one of them was too long ago.
+    pub(super) fn are_same(&self, one: Generation, other: Generation) -> bool {
+        let ledger = self.lock();
+        let token = |generation| ledger.recent.iter().find(|token| token.generation() == generation);
+        match (token(one), token(other)) {
+            (Some(one), Some(other)) => one.header_value() == other.header_value(),
+            _ => false,
+        }
+    }
+
     fn publish(&self, ledger: &mut Ledger, token: AccessToken) -> Outcome {
-        let token = match &ledger.last {
-            Some(last) => CachedToken::following(token, last),
-            None => CachedToken::first(token),
-        };
+        let generation = ledger.recent.back().map_or(Generation::FIRST, |last| last.generation().next());
+        let token = CachedToken::new(token, generation);
         if token.is_expired() {
             return Err(expired_on_arrival());
         }
         self.slot.publish(&token);
-        ledger.last = Some(token.clone());
+        ledger.recent.push_back(token.clone());
+        if ledger.recent.len() > Ledger::REMEMBERED {
+            ledger.recent.pop_front();
+        }
         Ok(token)
     }
 

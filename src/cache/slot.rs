@@ -41,23 +41,12 @@ struct Published {
     token: AccessToken,
     usable_until: Option<Instant>,
     generation: Generation,
-    value_since: Generation,
 }
 
 impl CachedToken {
-    pub(super) fn first(token: AccessToken) -> Self {
-        Self::new(token, Generation::FIRST, Generation::FIRST)
-    }
-
-    pub(super) fn following(token: AccessToken, last: &Self) -> Self {
-        let generation = last.generation().next();
-        let same_value = last.header_value() == token.header_value();
-        Self::new(token, generation, if same_value { last.0.value_since } else { generation })
-    }
-
-    fn new(token: AccessToken, generation: Generation, value_since: Generation) -> Self {
+    pub(super) fn new(token: AccessToken, generation: Generation) -> Self {
         let usable_until = token.usable_until();
-        Self(Arc::new(Published { token, usable_until, generation, value_since }))
+        Self(Arc::new(Published { token, usable_until, generation }))
     }
 
     /// What to pass to [`TokenCache::invalidate`](crate::TokenCache::invalidate) when this token was refused.
@@ -71,11 +60,6 @@ impl CachedToken {
     #[must_use]
     pub fn is_expired(&self) -> bool {
         self.0.is_expired(Instant::now())
-    }
-
-    /// Whether the source gave the very token of `generation` again.
-    pub(crate) fn has_value_of(&self, generation: Generation) -> bool {
-        self.0.value_since <= generation
     }
 }
 

@@ -77,6 +77,7 @@ impl TokenCache {
     ///
     /// Cancel safe. The fetch goes on for the others and for the next call.
     pub async fn token(&self) -> Result<CachedToken, TokenError> {
+        let mut came_too_late = false;
         loop {
             if let Some(token) = self.current() {
                 return Ok(token);
@@ -90,9 +91,13 @@ impl TokenCache {
                 }
             };
             let landed = flight.landed().await?;
-            // Otherwise it was refused meanwhile, and the loop looks again.
+            // It may have been refused meanwhile, or have expired where this task was not run for long: once more, then.
             if self.0.single_flight.slot().generation() == Some(landed.generation()) {
-                return if landed.is_expired() { Err(too_short_lived()) } else { Ok(landed) };
+                match landed.is_expired() {
+                    false => return Ok(landed),
+                    true if came_too_late => return Err(too_short_lived()),
+                    true => came_too_late = true,
+                }
             }
         }
     }
@@ -108,6 +113,11 @@ impl TokenCache {
     #[allow(clippy::must_use_candidate)] // called for what it does
     pub fn invalidate(&self, refused: Generation) -> bool {
         self.0.single_flight.invalidate(refused)
+    }
+
+    /// Whether a source gave the very token of one generation again as the other.
+    pub(crate) fn are_same(&self, one: Generation, other: Generation) -> bool {
+        self.0.single_flight.are_same(one, other)
     }
 
     /// Lets `read` see the current token without taking a share of it.

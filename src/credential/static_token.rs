@@ -1,41 +1,74 @@
-use crate::{error::TokenError, source::TokenSource, token::AccessToken};
+use std::fmt;
+
+use crate::{
+    error::{TokenError, TokenErrorKind},
+    source::TokenSource,
+    token::{AccessToken, ClientSecret},
+};
 
 /// A fixed credential: a bearer token that was handed out by hand, or HTTP Basic for an API that has no better.
 ///
 /// There is nothing to renew. Where it is refused, the caller gets the refusal.
 ///
 /// ```
-/// use tower_oauth::{StaticToken, TokenCache};
+/// use tower_oauth::{ClientSecret, StaticToken, TokenCache};
 ///
 /// let tokens = TokenCache::new(StaticToken::bearer("2YotnFZFEjr1zCsicMWpAA")?);
 /// let legacy = TokenCache::new(StaticToken::basic("token-id", "token-secret")?);
+/// let mounted = TokenCache::new(StaticToken::basic("token-id", ClientSecret::from_file("/run/secrets/api"))?);
 /// # Ok::<_, tower_oauth::TokenError>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct StaticToken(AccessToken);
+#[derive(Clone)]
+pub struct StaticToken(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Bearer(AccessToken),
+    Basic { user: String, password: ClientSecret },
+}
 
 impl StaticToken {
-    /// A bearer token (RFC 6750 §2.1).
+    /// A bearer token (RFC 6750 §2.1). For one in a file see [`TokenFile`](crate::TokenFile).
     ///
     /// # Errors
     ///
     /// Those of [`AccessToken::bearer`].
     pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
-        AccessToken::bearer(token).map(Self)
+        AccessToken::bearer(token).map(Kind::Bearer).map(Self)
     }
 
-    /// A user name and a password, or a token's id and secret, as HTTP Basic (RFC 7617).
+    /// A user name and a password, or a token's id and secret, as HTTP Basic (RFC 7617). A password in a file is read again
+    /// when it was refused.
     ///
     /// # Errors
     ///
-    /// Those of [`AccessToken::basic`].
-    pub fn basic(user: impl AsRef<str>, password: impl AsRef<str>) -> Result<Self, TokenError> {
-        AccessToken::basic(user.as_ref(), password.as_ref()).map(Self)
+    /// [`TokenErrorKind::Configuration`] for a user name with a colon, which could not be told from the password.
+    pub fn basic(user: impl Into<String>, password: impl Into<ClientSecret>) -> Result<Self, TokenError> {
+        let user = user.into();
+        if user.contains(':') {
+            let what = "a user name of HTTP Basic authentication cannot have a colon";
+            return Err(TokenError::new(TokenErrorKind::Configuration, what));
+        }
+        Ok(Self(Kind::Basic { user, password: password.into() }))
     }
 }
 
 impl TokenSource for StaticToken {
     async fn fetch(&self) -> Result<AccessToken, TokenError> {
-        Ok(self.0.clone())
+        match &self.0 {
+            Kind::Bearer(token) => Ok(token.clone()),
+            Kind::Basic { user, password } => AccessToken::basic(user, &password.read().await?),
+        }
+    }
+}
+
+impl fmt::Debug for StaticToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Bearer(token) => f.debug_tuple("StaticToken").field(token).finish(),
+            Kind::Basic { user, password } => {
+                f.debug_struct("StaticToken").field("user", user).field("password", password).finish()
+            }
+        }
     }
 }

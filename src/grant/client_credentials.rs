@@ -76,7 +76,7 @@ impl ClientCredentials {
         self
     }
 
-    /// Adds any other parameter that the provider asks for.
+    /// Adds any other parameter that the provider asks for. Its value is taken for a secret: no message shows it.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl ClientCredentials {
             request.parameter("resource", resource);
         }
         for (name, value) in &self.parameters {
-            request.parameter(name, value);
+            request.secret_parameter(name, value);
         }
         request
     }

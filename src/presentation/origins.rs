@@ -5,7 +5,10 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use crate::error::{ConfigError, without_secrets};
+use crate::{
+    authority::{check_server, effective_port, without_secrets},
+    error::ConfigError,
+};
 
 /// The servers that may be shown the token: origins (RFC 6454), named by scheme, host and port.
 ///
@@ -62,7 +65,8 @@ impl Origins {
 
     pub(crate) fn allow(&self, uri: &Uri) -> bool {
         match (uri.scheme(), uri.authority()) {
-            (_, None) => true,
+            // "//host/path" is a reference to another host for whoever resolves it (RFC 3986 §4.2).
+            (_, None) => !uri.path().starts_with("//"),
             (None, Some(_)) => false,
             (Some(scheme), Some(authority)) => self.0.iter().any(|origin| origin.is(scheme, authority)),
         }
@@ -76,14 +80,8 @@ impl Origin {
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
             return refuse("needs a scheme, https:// or http://");
         };
-        let Some(port) = port_of(scheme, authority) else {
-            return refuse("needs the scheme https or http, and a port from 1 to 65535 if any");
-        };
-        if authority.as_str().contains('@') {
-            return refuse("must not have user information");
-        }
-        if authority.host().is_empty() {
-            return refuse("has no host");
+        if let Err(reason) = check_server(scheme, authority) {
+            return refuse(reason);
         }
         if authority.host().contains('*') {
             return refuse("must not be a pattern: name each host");
@@ -91,6 +89,7 @@ impl Origin {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
             return refuse("must not have a path, a query or a fragment");
         }
+        let port = effective_port(scheme, authority).unwrap_or_default();
         Ok(Self { scheme: scheme.clone(), authority: authority.clone(), port })
     }
 
@@ -103,22 +102,7 @@ impl Origin {
     #[cold]
     fn is_server(&self, scheme: &Scheme, authority: &Authority) -> bool {
         self.authority.host().eq_ignore_ascii_case(authority.host())
-            && port_of(scheme, authority) == Some(self.port)
-    }
-}
-
-/// `None` where there is no telling: a port that is no number, a scheme that has no default.
-fn port_of(scheme: &Scheme, authority: &Authority) -> Option<u16> {
-    let default = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return None,
-    };
-    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
-    match host_and_port.get(authority.host().len()..) {
-        Some("") => Some(default),
-        Some(_) => authority.port_u16().filter(|port| *port != 0),
-        None => None,
+            && effective_port(scheme, authority) == Some(self.port)
     }
 }
 
@@ -173,6 +157,7 @@ mod tests {
     fn a_request_without_authority_is_the_inner_services_own() {
         assert!(allows("https://api.test", "/pkg.Service/Method"));
         assert!(Origins::of_inner_service().allow(&Uri::from_static("/pkg.Service/Method")));
+        assert!(!Origins::of_inner_service().allow(&Uri::from_static("//evil.test/path")));
         assert!(!Origins::of_inner_service().allow(&Uri::from_static("https://api.test/")));
     }
 

@@ -9,7 +9,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -20,8 +20,8 @@ use tower::BoxError;
 type Shared<B> = Arc<Mutex<State<B>>>;
 
 enum State<B> {
-    /// Everything sent so far is in the log, and fits.
-    Recording { rest: Pin<Box<B>>, log: Log },
+    /// Everything sent so far is in the log, and fits. The waker is that of the first attempt where it waits for the next frame.
+    Recording { rest: Pin<Box<B>>, log: Log, waker: Option<Waker> },
     /// Too much was sent to be kept, or the body failed: only the first attempt goes on.
     NotKept { rest: Pin<Box<B>> },
     /// The retry has it.
@@ -58,19 +58,26 @@ impl Recorded {
 }
 
 impl Log {
-    /// Says whether the frame could be kept.
-    fn record(&mut self, frame: &Frame<Bytes>) -> bool {
-        let Some(recorded) = Recorded::of(frame) else { return false };
+    /// What a frame costs besides its bytes, so that many small ones do not count for nothing.
+    const FRAME: usize = size_of::<Recorded>();
+
+    /// Says whether what came of the body could be kept.
+    fn record<E>(&mut self, frame: Option<&Result<Frame<Bytes>, E>>) -> bool {
+        let Some(frame) = frame else {
+            self.ended = true;
+            return true;
+        };
+        let Some(recorded) = frame.as_ref().ok().and_then(Recorded::of) else { return false };
         self.bytes = self.bytes.saturating_add(recorded.len());
         self.frames.push_back(recorded);
-        self.bytes <= self.cap
+        self.bytes.saturating_add(self.frames.len().saturating_sub(1) * Self::FRAME) <= self.cap
     }
 }
 
 /// Splits a body, keeping up to `cap` bytes of what is sent.
 pub(super) fn tee<B>(body: B, cap: usize) -> (Sending<B>, Kept<B>) {
     let log = Log { frames: VecDeque::new(), bytes: 0, cap, ended: false };
-    let shared = Arc::new(Mutex::new(State::Recording { rest: Box::pin(body), log }));
+    let shared = Arc::new(Mutex::new(State::Recording { rest: Box::pin(body), log, waker: None }));
     (Sending(Arc::clone(&shared)), Kept(shared))
 }
 
@@ -90,24 +97,20 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut state = lock(&self.0);
-        let polled = match &mut *state {
-            State::Recording { rest, .. } | State::NotKept { rest } => ready!(rest.as_mut().poll_frame(cx)),
-            State::TakenOver => return Poll::Ready(Some(Err(TakenOver.into()))),
-        };
-        if let State::Recording { log, .. } = &mut *state {
-            let kept = match &polled {
-                Some(Ok(frame)) => log.record(frame),
-                Some(Err(_)) => false,
-                None => {
-                    log.ended = true;
-                    true
+        match &mut *state {
+            State::Recording { rest, log, waker } => {
+                let polled = rest.as_mut().poll_frame(cx);
+                *waker = polled.is_pending().then(|| cx.waker().clone());
+                if let Poll::Ready(frame) = &polled
+                    && !log.record(frame.as_ref())
+                {
+                    stop_recording(&mut state);
                 }
-            };
-            if !kept {
-                stop_recording(&mut state);
+                polled.map_err(Into::into)
             }
+            State::NotKept { rest } => rest.as_mut().poll_frame(cx).map_err(Into::into),
+            State::TakenOver => Poll::Ready(Some(Err(TakenOver.into()))),
         }
-        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -126,9 +129,10 @@ where
 }
 
 fn stop_recording<B>(state: &mut State<B>) {
-    if let State::Recording { rest, .. } = std::mem::replace(state, State::TakenOver) {
-        *state = State::NotKept { rest };
-    }
+    *state = match std::mem::replace(state, State::TakenOver) {
+        State::Recording { rest, .. } => State::NotKept { rest },
+        other => other,
+    };
 }
 
 /// What waits for a refusal.
@@ -139,16 +143,27 @@ impl<B> Kept<B> {
         matches!(&*lock(&self.0), State::Recording { .. })
     }
 
-    /// Takes the body over from the first attempt, unless not all of it was kept.
+    /// Takes the body over from the first attempt, unless not all of it was kept. The first attempt is woken to hear of it: it
+    /// holds its stream until then.
     pub(super) fn replay(self) -> Option<Replayed<B>> {
         let mut state = lock(&self.0);
-        match std::mem::replace(&mut *state, State::TakenOver) {
-            State::Recording { rest, log } => Some(Replayed { log, rest }),
-            other => {
-                *state = other;
-                None
-            }
+        if !matches!(*state, State::Recording { .. }) {
+            return None;
         }
+        let taken = std::mem::replace(&mut *state, State::TakenOver);
+        drop(state);
+        let State::Recording { rest, log, waker } = taken else { return None };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Some(Replayed { log, rest })
+    }
+}
+
+/// There will be no retry: nothing needs to be kept any more.
+impl<B> Drop for Kept<B> {
+    fn drop(&mut self) {
+        stop_recording(&mut lock(&self.0));
     }
 }
 
@@ -259,7 +274,7 @@ mod tests {
         let trailers = HeaderMap::from_iter([("x".parse().unwrap(), HeaderValue::from_static("y"))]);
         sender.try_send(Ok(Frame::trailers(trailers))).unwrap();
         drop(sender);
-        let (sending, kept) = tee(body, 100);
+        let (sending, kept) = tee(body, 1000);
         let sent = all(sending);
         assert_eq!(sent, ["one", "two", r#"{"x": "y"}"#]);
         assert!(kept.can_replay());
@@ -269,7 +284,7 @@ mod tests {
     #[test]
     fn a_body_that_is_still_being_sent_is_taken_over_and_goes_on_where_it_stands() {
         let (sender, body) = source();
-        let (mut sending, kept) = tee(body, 100);
+        let (mut sending, kept) = tee(body, 1000);
         feed(&sender, "one");
         assert_eq!(next(&mut sending).as_deref(), Some("one"));
         assert_pending!(task::spawn(sending.frame()).poll());
@@ -289,7 +304,7 @@ mod tests {
     #[test]
     fn a_body_of_which_nothing_was_sent_is_taken_over_whole() {
         let (sender, body) = source();
-        let (_sending, kept) = tee(body, 100);
+        let (_sending, kept) = tee(body, 1000);
         feed(&sender, "one");
         drop(sender);
         assert_eq!(all(kept.replay().unwrap()), ["one"]);
@@ -298,7 +313,7 @@ mod tests {
     #[test]
     fn a_body_whose_first_attempt_was_dropped_half_way_goes_on() {
         let (sender, body) = source();
-        let (mut sending, kept) = tee(body, 100);
+        let (mut sending, kept) = tee(body, 1000);
         feed(&sender, "one");
         feed(&sender, "two");
         drop(sender);
@@ -323,9 +338,43 @@ mod tests {
     }
 
     #[test]
+    fn the_first_attempt_is_woken_when_its_body_is_taken_over() {
+        let (_sender, body) = source();
+        let (mut sending, kept) = tee(body, 1000);
+        let mut first = task::spawn(sending.frame());
+        assert_pending!(first.poll());
+        let _again = kept.replay().unwrap();
+        assert!(first.is_woken());
+        assert!(assert_ready!(first.poll()).unwrap().is_err());
+    }
+
+    #[test]
+    fn nothing_is_recorded_when_there_will_be_no_retry() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 1000);
+        feed(&sender, "one");
+        next(&mut sending);
+        drop(kept);
+        assert!(matches!(*lock(&sending.0), State::NotKept { .. }));
+        feed(&sender, "two");
+        assert_eq!(next(&mut sending).as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn empty_frames_count_too() {
+        let (sender, body) = source();
+        let (mut sending, kept) = tee(body, 10 * Log::FRAME);
+        for _ in 0..12 {
+            feed(&sender, "");
+            next(&mut sending);
+        }
+        assert!(!kept.can_replay());
+    }
+
+    #[test]
     fn a_body_that_failed_is_not_sent_again() {
         let (sender, body) = source();
-        let (mut sending, kept) = tee(body, 100);
+        let (mut sending, kept) = tee(body, 1000);
         feed(&sender, "one");
         sender.try_send(Err("disk on fire".into())).unwrap();
         next(&mut sending);

@@ -245,12 +245,21 @@ impl TokenEndpoint {
         })
     }
 
+    /// A key in the query of the URL, or in a header, is a secret, too.
+    fn own_secrets(&self, url: &TokenUrl) -> Vec<String> {
+        let query = url.uri().query().unwrap_or_default();
+        let values = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
+        let raw = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+        let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
+        [query.to_owned()].into_iter().chain(values).chain(raw).chain(headers).collect()
+    }
+
     async fn fetch_from(&self, url: &TokenUrl, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
         let asked_at = Instant::now();
         self.auth.authenticate(&mut request).await?;
-        // A key in the query, or in a header, is a secret, too.
-        let headers = self.headers.values().filter_map(|value| value.to_str().ok());
-        url.uri().query().into_iter().chain(headers).for_each(|secret| request.keep_secret(secret));
+        for secret in self.own_secrets(url) {
+            request.keep_secret(&secret);
+        }
         let (request, redactor) = request.into_parts(url.uri(), self.body_format, &self.headers);
         let answer = self.round_trip.send(request, &redactor).await?;
         let granted = response::read(&answer, &self.response_format, &redactor)?;

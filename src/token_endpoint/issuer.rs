@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::{
     round_trip::{Answer, RoundTrip},
-    token_url::{TokenUrl, is_loopback},
+    token_url::TokenUrl,
 };
 use crate::{
-    error::{ConfigError, TokenError, TokenErrorKind, without_secrets},
+    authority::{check_server, is_loopback, without_secrets},
+    error::{ConfigError, TokenError, TokenErrorKind},
     token_request::Redactor,
 };
 
@@ -175,14 +176,12 @@ async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<Answer, TokenError> {
 /// RFC 8414 §2: `https`, without query and fragment. Plain `http` for this machine only, as for a token URL.
 fn parse(issuer: &str) -> Result<Uri, &'static str> {
     let uri = issuer.parse::<Uri>().map_err(|_| "is not a URL")?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
         return Err("does not begin with https://");
     };
-    if !(scheme == "https" || scheme == "http" && is_loopback(authority.host())) {
+    check_server(scheme, authority)?;
+    if scheme.as_str() != "https" && !is_loopback(authority.host()) {
         return Err("does not begin with https://");
-    }
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err("needs a host, and no user information");
     }
     if uri.query().is_some() || issuer.contains('#') {
         return Err("has a query or a fragment, which an issuer must not have (RFC 8414 section 2)");

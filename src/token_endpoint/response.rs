@@ -113,9 +113,11 @@ impl Reader<'_> {
     }
 
     fn refusal(&self, object: &Value) -> Option<TokenError> {
+        let token = object.pointer(&self.format.access_token).and_then(Value::as_str);
+        let redactor = self.redactor.and(token.unwrap_or_default());
         let member = |pointer: &str| {
             let text = object.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
-            Some(self.redactor.clean(text))
+            Some(redactor.clean(text))
         };
         let format = self.format;
         let description = member(&format.error_description);

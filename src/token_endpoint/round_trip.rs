@@ -57,14 +57,30 @@ async fn read_body(response: Response<AnyBody>, redactor: &Redactor) -> Result<A
         .with_status(head.status)),
         Err(error) => {
             let what = format!("the answer broke off: {}", root_cause(&*error, redactor));
-            Err(TokenError::new(TokenErrorKind::Transport, what).with_status(head.status).with_source(error))
+            Err(with_cause(
+                TokenError::new(TokenErrorKind::Transport, what).with_status(head.status),
+                error,
+                redactor,
+            ))
         }
     }
 }
 
 fn unreachable(error: BoxError, redactor: &Redactor) -> TokenError {
     let what = format!("it cannot be reached: {}", root_cause(&*error, redactor));
-    TokenError::new(TokenErrorKind::Transport, what).with_source(error)
+    with_cause(TokenError::new(TokenErrorKind::Transport, what), error, redactor)
+}
+
+/// Keeps the cause, unless it shows a secret anywhere: some clients put the whole URL into their errors.
+fn with_cause(error: TokenError, cause: BoxError, redactor: &Redactor) -> TokenError {
+    let mut next: Option<&(dyn Error + 'static)> = Some(&*cause);
+    while let Some(link) = next {
+        if !redactor.is_clean(&format!("{link} {link:?}")) {
+            return error;
+        }
+        next = link.source();
+    }
+    error.with_source(cause)
 }
 
 /// HTTP clients say "client error (Connect)" and keep what helps at the end of the chain.

@@ -1,8 +1,11 @@
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 use http::Uri;
 
-use crate::error::{ConfigError, without_secrets};
+use crate::{
+    authority::{check_server, is_loopback, shown, without_secrets},
+    error::ConfigError,
+};
 
 /// The URL of a token endpoint (RFC 6749 §3.2).
 ///
@@ -46,12 +49,6 @@ impl TokenUrl {
     }
 }
 
-/// Whether a host is this machine itself.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
-}
-
 const NO_URL: &str = "is not a URL such as https://auth.example.com/oauth2/token";
 
 fn parse(url: &str) -> Result<Uri, ConfigError> {
@@ -60,12 +57,11 @@ fn parse(url: &str) -> Result<Uri, ConfigError> {
         return refuse("has a fragment, which a token URL must not have (RFC 6749 section 3.2)");
     }
     let Ok(uri) = url.parse::<Uri>() else { return refuse(NO_URL) };
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("https" | "http"), Some(authority)) if authority.as_str().contains('@') => {
-            refuse("has user information: set the client's credentials with ClientAuth")
-        }
-        (Some("https" | "http"), Some(authority)) if !authority.host().is_empty() => Ok(uri),
-        (Some("https" | "http"), _) => refuse("has no host"),
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) => match check_server(scheme, authority) {
+            Ok(()) => Ok(uri),
+            Err(reason) => refuse(reason),
+        },
         _ => refuse(NO_URL),
     }
 }
@@ -85,7 +81,7 @@ impl TryFrom<&str> for TokenUrl {
 /// Without the query.
 impl fmt::Display for TokenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&without_secrets(&self.0.to_string()))
+        f.write_str(&shown(&self.0))
     }
 }
 
@@ -111,6 +107,8 @@ mod tests {
         }
     }
 
+    const PORT: &str = "needs the scheme https or http, and a port from 1 to 65535 if any";
+
     #[test]
     fn what_is_no_token_url_is_refused_with_its_reason() {
         for (url, reason) in [
@@ -118,8 +116,12 @@ mod tests {
             ("https://a b/", NO_URL),
             ("/token", NO_URL),
             ("a.test/token", NO_URL),
-            ("ftp://a.test/", NO_URL),
+            ("ftp://a.test/", PORT),
             ("https://:443/t", "has no host"),
+            ("https://a.test:99999/t", PORT),
+            ("https://a.test:/t", PORT),
+            ("https://a.test:0/t", PORT),
+            ("https://me:hunter?2@a.test/t", PORT),
         ] {
             match TokenUrl::try_from(url) {
                 Err(ConfigError::TokenUrl { reason: said, .. }) => assert_eq!(said, reason, "{url}"),

@@ -1,6 +1,8 @@
-//! The crate against a certified authorization server and an API that verifies its tokens: see `run`.
+//! The crate against a certified authorization server and an API that verifies its tokens, and against each of the
+//! providers that the README names: see `run`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what fails in a helper fails its test
 
+mod providers;
 mod servers;
 
 use std::{

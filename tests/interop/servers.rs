@@ -1,4 +1,4 @@
-//! The servers of `servers.mjs`, as a child process.
+//! The servers of `servers.mjs` and `providers.mjs`, as child processes.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,8 +22,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Stopped on drop.
 pub(crate) struct Servers {
     process: Child,
-    token_url: String,
-    api_url: String,
+    urls: Value,
     /// One for all calls: under load, node is slow to accept a connection.
     control: Client<HttpConnector, Empty<Bytes>>,
 }
@@ -38,14 +37,19 @@ pub(crate) struct Counts {
 
 impl Servers {
     pub(crate) fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with("servers.mjs", &[])
+    }
+
+    /// Token endpoint and API of one provider.
+    pub(crate) fn start_provider(name: &str) -> Self {
+        Self::start_with("providers.mjs", &[name.to_owned()])
     }
 
     /// The same ports, and nothing else of what was before.
     pub(crate) fn start_again(&mut self) {
-        let ports = [&self.token_url, &self.api_url]
+        let ports = [self.token_url(), self.api_url()]
             .map(|url| url.parse::<Uri>().unwrap().port().unwrap().to_string());
-        *self = Self::start_with(&ports);
+        *self = Self::start_with("servers.mjs", &ports);
     }
 
     pub(crate) fn stop(&mut self) {
@@ -53,10 +57,10 @@ impl Servers {
         self.process.wait().unwrap();
     }
 
-    fn start_with(ports: &[String]) -> Self {
+    fn start_with(script: &str, arguments: &[String]) -> Self {
         let mut process = Command::new("node")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/servers.mjs"))
-            .args(ports)
+            .arg(format!("{}/tests/interop/{script}", env!("CARGO_MANIFEST_DIR")))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -66,20 +70,19 @@ impl Servers {
         thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         let Ok(line) = ready.recv_timeout(START_TIMEOUT) else {
             let _ = process.kill();
-            panic!("servers.mjs did not start; tests/interop/run installs what it needs");
+            panic!("{script} did not start; tests/interop/run installs what it needs");
         };
-        let ready = serde_json::from_str::<Value>(&line).unwrap();
-        let url = |name: &str| ready[name].as_str().unwrap().to_owned();
-        let control = Client::builder(TokioExecutor::new()).build_http();
-        Self { process, token_url: url("token_url"), api_url: url("api_url"), control }
+        let urls = serde_json::from_str(&line).unwrap();
+        Self { process, urls, control: Client::builder(TokioExecutor::new()).build_http() }
     }
 
     pub(crate) fn token_url(&self) -> &str {
-        &self.token_url
+        self.urls["token_url"].as_str().unwrap()
     }
 
+    /// Of a provider, it is also what the path of its token endpoint is appended to.
     pub(crate) fn api_url(&self) -> &str {
-        &self.api_url
+        self.urls["api_url"].as_str().unwrap()
     }
 
     pub(crate) async fn counts(&self) -> Counts {
@@ -92,13 +95,18 @@ impl Servers {
         }
     }
 
+    /// What a daily limit counts.
+    pub(crate) async fn tokens_issued(&self) -> u64 {
+        self.call(Method::GET, "counts").await["tokens_issued"].as_u64().unwrap()
+    }
+
     /// Destroys every opaque token that was issued so far.
     pub(crate) async fn revoke_all(&self) {
         self.call(Method::POST, "revoke-all").await;
     }
 
     async fn call(&self, method: Method, what: &str) -> Value {
-        let uri = format!("{}/control/{what}", self.api_url);
+        let uri = format!("{}/control/{what}", self.api_url());
         let request = Request::builder().method(method).uri(uri).body(Empty::new()).unwrap();
         let response = self.control.request(request).await.unwrap();
         assert!(response.status().is_success(), "{what}: {}", response.status());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Who may import whom: only what stands on a lower line. See `src/docs/architecture.md`.
 const STRATA: &[&[&str]] = &[
-    &["error", "replay"],
+    &["authority", "error", "replay"],
     &["token"],
     &["source", "token_request"],
     &["cache", "client_auth", "credential"],
@@ -20,6 +20,7 @@ const STRATA: &[&[&str]] = &[
     &["future"],
     &["service"],
     &["layer"],
+    &["config"],
 ];
 
 #[test]

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // that is how a test fails
 
 mod cancellation;
+#[cfg(feature = "config")]
+mod config;
+mod credentials;
+mod discovery;
 mod failures;
 mod house;
 mod loopback;

@@ -1,15 +1,21 @@
 //! `poll_ready` is honoured on both attempts, whatever limits stand above, below and beside.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
-use tower_oauth::{ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint};
+use tower_oauth::{
+    AccessToken, ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint,
+};
 
-use crate::support::{API, Body, World, get};
+use crate::support::{API, Body, World, get, lock};
 
 fn layer(cache: &TokenCache) -> OAuthLayer {
     OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap())
@@ -155,6 +161,32 @@ async fn a_token_that_is_refused_while_the_retry_waits_for_readiness_is_not_sent
     assert_eq!(crate::support::bearer(&request).as_deref(), Some("token-3"));
     answer.send_response(Response::new(Body::default()));
     assert_eq!(assert_ready_ok!(response.poll()).status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_comes_back_while_the_retry_waits_for_readiness_is_not_sent_again() {
+    let tokens = Arc::new(Mutex::new(vec!["A", "B", "A"].into_iter()));
+    let cache = TokenCache::new(move || {
+        let next = lock(&tokens).next().unwrap();
+        async move { AccessToken::bearer(next) }
+    });
+    cache.token().await.unwrap();
+    let (mut service, mut api) =
+        tower_test::mock::spawn_layer::<Request<Body>, Response<Body>, _>(layer(&cache));
+    api.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let mut response = task::spawn(service.call(get("/")));
+    assert_pending!(response.poll());
+    api.next_request().await.unwrap().1.send_response(unauthorized());
+    for _ in 0..10 {
+        assert_pending!(response.poll());
+        tokio::task::yield_now().await;
+    }
+    cache.invalidate(cache.current().unwrap().generation());
+    assert_eq!(cache.token().await.unwrap().expose_secret(), "A");
+    api.allow(1);
+    let error = tokio_test::assert_ready_err!(response.poll());
+    assert!(error.to_string().contains("gave a refused token again"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

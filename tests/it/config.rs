@@ -1,0 +1,198 @@
+//! Providers out of a file.
+
+use std::{collections::HashMap, convert::Infallible};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tower::util::BoxCloneService;
+use tower_oauth::{TokenErrorKind, config::ProviderConfig};
+
+fn read(toml: &str) -> Result<ProviderConfig, toml::de::Error> {
+    toml::from_str(toml)
+}
+
+/// `extra` goes into the source of a provider that is right otherwise.
+fn grant(extra: &str) -> String {
+    format!(
+        r#"
+        [source]
+        type = "client_credentials"
+        token_url = "https://as.test/token"
+        client_auth = {{ method = "client_secret_post", client_id = "me", client_secret = "S3CRET" }}
+        {extra}
+        "#
+    )
+}
+
+type Transport = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+
+/// A transport that answers all requests so, and what it was sent.
+fn answering(answer: &'static str) -> (Transport, UnboundedReceiver<Request<Full<Bytes>>>) {
+    let (sender, requests) = unbounded_channel();
+    let transport = tower::service_fn(move |request| {
+        sender.send(request).ok();
+        std::future::ready(Ok(Response::new(Full::from(answer))))
+    });
+    (BoxCloneService::new(transport), requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_key_of_a_grant_arrives() {
+    let config = r#"
+        origins = ["https://api.test"]
+        refresh_timeout = "1m"
+
+        [source]
+        type = "client_credentials"
+        token_url = "https://as.test/token"
+        client_auth = { method = "client_secret_basic", client_id = "me", client_secret = "S3CRET" }
+        scope = "a b"
+        audience = "https://api.test"
+        resource = ["urn:1", "urn:2"]
+        parameters = { tenant = "blue" }
+        body = "json"
+        headers = { x-api-key = "K3Y" }
+        response = { access_token = "/data/token", expires_in = "/data/seconds", success = "/ok" }
+        timeout = "10s"
+        default_lifetime = "1h 30m"
+        renew_at_age = "1d"
+    "#;
+    let (transport, mut requests) = answering(r#"{"ok":true,"data":{"token":"T0KEN","seconds":90000}}"#);
+    let config = read(config).unwrap();
+    let cache = config.token_cache_with_transport(transport).unwrap();
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.lifetime().unwrap().as_secs(), 90_000);
+    tokio::time::advance(std::time::Duration::from_secs(86_399)).await;
+    assert!(cache.current().is_some());
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    assert!(cache.current().is_none(), "renewed at its age");
+
+    let (head, body) = requests.recv().await.unwrap().into_parts();
+    assert_eq!(head.headers["authorization"], "Basic bWU6UzNDUkVU");
+    assert_eq!(head.headers["x-api-key"], "K3Y");
+    assert!(head.headers["x-api-key"].is_sensitive());
+    let body: serde_json::Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+    let expected = serde_json::json!({
+        "grant_type": "client_credentials", "scope": "a b", "audience": "https://api.test",
+        "resource": ["urn:1", "urn:2"], "tenant": "blue",
+    });
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    for (config, key) in [
+        (grant("scpoe = 'x'"), "scpoe"),
+        (grant("response = { acces_token = '/x' }"), "acces_token"),
+        (grant("[orgins]"), "orgins"),
+        (grant("").replace("client_id", "clientid"), "clientid"),
+        ("source = { type = 'static_bearer', token = 't', user = 'u' }".into(), "user"),
+        ("source = { type = 'token_file', path = 't', reread = '1s' }".into(), "reread"),
+        ("source = { type = 'static_basic', user = 'u', password = { fiel = 'x' } }".into(), "file"),
+        ("source = { type = 'password' }".into(), "password"),
+        (grant("body = 'xml'"), "xml"),
+    ] {
+        let error = read(&config).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_is_not_quoted() {
+    for secret in ["12345678", "12345678.5", "true", "['S3CRET']", "{ value = 'S3CRET' }", "{ file = 1 }"] {
+        let config = grant("").replace("\"S3CRET\"", secret);
+        let error = serde_json::to_value(toml::from_str::<toml::Value>(&config).unwrap()).unwrap();
+        let error = serde_json::from_value::<ProviderConfig>(error).unwrap_err().to_string();
+        assert!(!error.contains("12345678") && !error.contains("S3CRET"), "{error}");
+        assert!(!error.is_empty());
+    }
+}
+
+#[test]
+fn a_duration_needs_a_unit() {
+    for duration in ["30", "'30'", "'-30s'", "'soon'", "''", "{ file = 'x' }", "'1 month'"] {
+        let error = read(&grant(&format!("timeout = {duration}"))).unwrap_err().to_string();
+        assert!(error.contains("30s") || error.contains("needed"), "{error}");
+    }
+    for duration in ["30s", "1h 30m", "24h", "500ms", "PT20S", "2 days"] {
+        assert!(read(&grant(&format!("timeout = '{duration}'"))).is_ok(), "{duration}");
+    }
+}
+
+#[test]
+fn what_a_key_says_is_checked_when_it_is_built() {
+    for (config, said) in [
+        (grant("issuer = 'https://as.test'"), "either token_url or issuer"),
+        (grant("").replace("token_url = \"https://as.test/token\"", ""), "either token_url or issuer"),
+        (grant("").replace("https://as.test", "http://as.test"), "unencrypted"),
+        (grant("response = { access_token = 'x' }"), "JSON Pointer"),
+        (grant("renew_at_age = '1h'\nrenew_before_expiry = '1h'"), "both"),
+        (grant("parameters = { client_secret = 'x' }"), "client_secret"),
+        (grant("headers = { authorization = 'x' }"), "authorization"),
+        (grant("ca_file = '/x'"), "ca_file"),
+        ("source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""), "printable"),
+        ("source = { type = 'static_basic', user = 'a:b', password = 'S3CRET' }".into(), "colon"),
+    ] {
+        let (transport, _) = answering("");
+        let config = read(&config).unwrap();
+        let error = config.token_cache_with_transport(transport).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(!format!("{error} {error:?} {config:?}").contains("S3CRET"), "{error}");
+    }
+    let (transport, _) = answering("");
+    let error = read(&grant("")).unwrap().layer_with_transport(transport).unwrap_err();
+    assert_eq!(error, tower_oauth::ConfigError::NoOrigin);
+}
+
+#[tokio::test]
+async fn a_secret_file_is_read_again_for_each_token() {
+    let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("secret");
+    let config = grant("").replace("\"S3CRET\"", &format!("{{ file = {:?} }}", file.to_str().unwrap()));
+    let (transport, mut requests) = answering(r#"{"access_token":"T0KEN"}"#);
+    let cache = read(&config).unwrap().token_cache_with_transport(transport).unwrap();
+
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Configuration);
+    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    for (content, sent) in [("one\n", "client_secret=one"), ("two\r\n", "client_secret=two")] {
+        std::fs::write(&file, content).unwrap();
+        let token = cache.token().await.unwrap();
+        cache.invalidate(token.generation());
+        let body = requests.recv().await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).ends_with(sent), "{body:?}");
+    }
+    for bad in [&b""[..], b"\n", b"\xff\xfe"] {
+        std::fs::write(&file, bad).unwrap();
+        assert_eq!(cache.token().await.unwrap_err().kind(), TokenErrorKind::Configuration);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn sources_that_are_no_grants() {
+    let file = std::env::temp_dir().join(format!("tower-oauth-token-{}", std::process::id()));
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    let config = format!(
+        r#"
+        bearer = {{ source = {{ type = "static_bearer", token = "fixed" }} }}
+        basic = {{ source = {{ type = "static_basic", user = "Aladdin", password = "open sesame" }} }}
+        file = {{ source = {{ type = "token_file", path = {:?}, reread_after = "5m" }} }}
+        "#,
+        file.to_str().unwrap()
+    );
+    let providers: HashMap<String, ProviderConfig> = toml::from_str(&config).unwrap();
+    for (name, header) in [
+        ("bearer", "Bearer fixed"),
+        ("basic", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+        ("file", "Bearer from-a-file"),
+    ] {
+        let (transport, _) = answering("");
+        let cache = providers[name].token_cache_with_transport(transport).unwrap();
+        assert_eq!(cache.token().await.unwrap().header_value(), header);
+    }
+    std::fs::remove_file(file).unwrap();
+}
