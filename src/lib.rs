@@ -71,9 +71,10 @@
 //! # #[cfg(feature = "tonic")] {
 //! # use tonic_health::pb::health_client::HealthClient as GreeterClient;
 //! # use tower::ServiceBuilder;
-//! # use tower_oauth::OAuthLayer;
-//! # fn example(oauth: OAuthLayer, channel: tonic::transport::Channel) {
-//! let client = GreeterClient::new(ServiceBuilder::new().layer(oauth.grpc()).service(channel));
+//! # use tower_oauth::{OAuthLayer, Origins, TokenCache};
+//! # fn example(tokens: TokenCache, channel: tonic::transport::Channel) {
+//! let oauth = OAuthLayer::new(tokens, Origins::of_inner_service()).grpc();
+//! let client = GreeterClient::new(ServiceBuilder::new().layer(oauth).service(channel));
 //! # }
 //! # }
 //! ```
@@ -84,7 +85,9 @@
 //! | --- | --- |
 //! | wrap a client | [`OAuthLayer`], [`Origins`] |
 //! | get tokens from a provider | [`ClientCredentials`], [`TokenEndpoint`], [`ClientAuth`] |
-//! | get tokens from elsewhere | [`TokenSource`] |
+//! | find it by its issuer, or read its own kind of answer | [`Issuer`], [`ResponseFormat`], [`BodyFormat`] |
+//! | keep providers in a file | the module `config` (feature `config`) |
+//! | get tokens from elsewhere | [`StaticToken`], [`TokenFile`], [`TokenSource`] |
 //! | use the token without the layer | [`TokenCache`] |
 //! | say how bodies are kept for the retry | [`replay`] |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
@@ -107,7 +110,7 @@
 //! | feature | default | brings | turn it on for |
 //! | --- | --- | --- | --- |
 //! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust | `TokenEndpoint::new` |
-//! | `config` | no | serde | [`config`]: providers in TOML, YAML or JSON |
+//! | `config` | no | serde | the module `config`: providers in TOML, YAML or JSON |
 //! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
