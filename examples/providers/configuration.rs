@@ -42,8 +42,7 @@ pub(crate) fn saas(
     audience: &str,
 ) -> Result<TokenCache, ConfigError> {
     let auth = ClientAuth::client_secret_post(id, secret);
-    let endpoint = TokenEndpoint::new(format!("{base_url}/oauth/token"), auth)?;
-    let endpoint = endpoint.body_format(BodyFormat::Json);
+    let endpoint = TokenEndpoint::new(format!("{base_url}/oauth/token"), auth)?.body_format(BodyFormat::Json);
     Ok(TokenCache::new(ClientCredentials::new(endpoint).audience(audience)))
 }
 

@@ -9,13 +9,14 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use super::provider::{self, Auth, Grant, ProviderConfig, Source};
+#[cfg(feature = "default-transport")]
+use crate::layer::OAuthLayer;
 use crate::{
     cache::{TokenCache, TokenCacheBuilder},
     client_auth::ClientAuth,
     credential::{StaticToken, TokenFile},
     error::{ConfigError, TokenError},
     grant::ClientCredentials,
-    layer::OAuthLayer,
     presentation::Origins,
     token_endpoint::{Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
 };
@@ -28,26 +29,16 @@ impl ProviderConfig {
     /// A [`ConfigError`] that names what cannot be used; [`ConfigError::NoOrigin`] without `origins`.
     #[cfg(feature = "default-transport")]
     pub fn layer(&self) -> Result<OAuthLayer, ConfigError> {
-        let origins = Origins::new(&self.origins)?;
-        Ok(OAuthLayer::new(self.token_cache()?, origins))
+        Ok(OAuthLayer::new(self.token_cache()?, self.origins()?))
     }
 
-    /// [`layer`](Self::layer), with a transport of yours for the token request.
+    /// The servers that may see the token.
     ///
     /// # Errors
     ///
-    /// Those of [`layer`](Self::layer). `ca_file` is for the ready-made transport, and an error here.
-    pub fn layer_with_transport<S, ReqBody, ResBody>(&self, transport: S) -> Result<OAuthLayer, ConfigError>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        ReqBody: From<Bytes> + 'static,
-        ResBody: Body + Send + 'static,
-        ResBody::Error: Into<BoxError>,
-    {
-        let origins = Origins::new(&self.origins)?;
-        Ok(OAuthLayer::new(self.token_cache_with_transport(transport)?, origins))
+    /// [`ConfigError::Origin`] for what is no origin, [`ConfigError::NoOrigin`] where there is none.
+    pub fn origins(&self) -> Result<Origins, ConfigError> {
+        Origins::new(&self.origins)
     }
 
     /// A cache of the provider's token, whatever its `origins`: to use it without the layer, or to build the layer by hand.

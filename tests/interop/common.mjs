@@ -13,14 +13,12 @@ const API_CLIENT = { client_id: 'api', client_secret: 'secret-of-the-api', grant
 
 export const counts = { token_requests: 0, tokens_issued: 0, api_served: 0, api_refused: 0 };
 
-// Listens on 127.0.0.1; the system chooses a port that is 0. The handler may depend on the URL.
-export async function listen(port, handlerFor) {
+// On 127.0.0.1; the system chooses a port that is 0.
+export async function listen(port) {
   const server = createServer();
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
-  const url = `http://127.0.0.1:${server.address().port}`;
-  server.on('request', handlerFor(url));
-  return url;
+  return { url: `http://127.0.0.1:${server.address().port}`, serve: (handler) => server.on('request', handler) };
 }
 
 // The servers end with their stdin, and so with whoever started them.
@@ -75,7 +73,7 @@ export function client(client_id, client_secret, token_endpoint_auth_method = 'c
 export function api(routes, revokeAll) {
   const app = express();
   app.use(express.text());
-  for (const [path, ...verifiers] of routes) app.all(path, ...verifiers, serve);
+  for (const [path, ...verifiers] of routes) app.all(path, ...verifiers, echo);
   app.get('/control/counts', (req, res) => res.json(counts));
   app.post('/control/revoke-all', async (req, res) => {
     await revokeAll();
@@ -84,7 +82,7 @@ export function api(routes, revokeAll) {
   return app.use(refuse);
 }
 
-function serve(req, res) {
+function echo(req, res) {
   counts.api_served += 1;
   res.type('text').send(req.body ?? '');
 }

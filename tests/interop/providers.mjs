@@ -17,8 +17,9 @@ const DAY = 86_400;
 
 const PROVIDERS = { pex, pa, expertfile, saas, legacy };
 
-const base_url = await listen(0, PROVIDERS[process.argv[2]]);
-ready({ api_url: base_url });
+const { url, serve } = await listen(0);
+serve(PROVIDERS[process.argv[2]](url));
+ready({ api_url: url });
 
 function pex(url) {
   const server = certifiedServer(url, {

@@ -5,6 +5,7 @@ mod configuration;
 
 use std::{
     env, fs,
+    path::PathBuf,
     process::{Command, Output},
     time::Duration,
 };
@@ -75,6 +76,20 @@ async fn the_legacy_scheme_needs_no_token_request_and_a_refusal_reaches_the_call
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_secret_that_is_rotated_in_its_file_is_recovered() {
+    let provider = Provider::start("legacy");
+    let secret = ClientSecret::from_file(provider.secret_file(SECRET));
+    let api = provider.api(&configuration::legacy(ID, secret).unwrap());
+    assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
+
+    provider.servers.revoke_all().await;
+    provider.secret_file(&format!("{SECRET} (rotated)"));
+    assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
+    let expected = Counts { token_requests: 0, api_served: 2, api_refused: 1 };
+    assert_eq!(provider.servers.counts().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn success_false_is_a_refusal_with_the_message_of_the_server() {
     let message = "Invalid client: client is invalid";
     for (version, code) in [("", None), ("/v2", Some(message))] {
@@ -128,6 +143,17 @@ async fn a_client_authentication_that_the_issuer_does_not_support_is_found_befor
     assert!(error.to_string().contains("client_secret_post, but: client_secret_basic"), "{error}");
     let expected = Counts { token_requests: 0, api_served: 0, api_refused: 0 };
     assert_eq!(provider.servers.counts().await, expected);
+}
+
+#[test]
+fn each_provider_is_ten_lines_of_configuration_at_the_most() {
+    let configuration = include_str!("../../examples/providers/configuration.rs");
+    let functions: Vec<_> = configuration.split("pub(crate) fn ").skip(1).collect();
+    assert_eq!(functions.len(), 5);
+    for function in functions {
+        let lines = function.lines().position(|line| line == "}").unwrap() + 1;
+        assert!(lines <= 10, "{lines} lines: {function}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,10 +296,7 @@ impl Provider {
     /// Gets a token and opens the API.
     fn example(&self, secret: &str) -> Output {
         let url = self.servers.api_url();
-        let port = url.rsplit(':').next().unwrap();
-        let secret_file = env::temp_dir().join(format!("tower-oauth-interop-{port}"));
-        fs::write(&secret_file, format!("{secret}\n")).unwrap();
-        let api_url = format!("{url}/api");
+        let (api_url, secret_file) = (format!("{url}/api"), self.secret_file(secret));
         let mut arguments = vec![self.name, "--client-id", ID];
         arguments.extend(["--client-secret-file", secret_file.to_str().unwrap(), &api_url]);
         if self.name != "legacy" {
@@ -282,16 +305,22 @@ impl Provider {
         if self.name == "saas" {
             arguments.extend(["--audience", AUDIENCE]);
         }
-        let output = run_example(&arguments);
-        fs::remove_file(&secret_file).unwrap();
-        output
+        run_example(&arguments)
+    }
+
+    fn secret_file(&self, secret: &str) -> PathBuf {
+        let port = self.servers.api_url().rsplit(':').next().unwrap();
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secret-of-{port}"));
+        fs::write(&file, format!("{secret}\n")).unwrap();
+        file
     }
 }
 
+/// Not by `cargo run`, which would add its own warnings.
 fn run_example(arguments: &[&str]) -> Output {
-    let mut example = Command::new(env!("CARGO"));
-    example.args(["run", "--quiet", "--all-features", "--example", "providers", "--"]).args(arguments);
-    example.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+    let this = env::current_exe().unwrap();
+    let example = this.ancestors().nth(2).unwrap().join("examples/providers");
+    Command::new(example).args(arguments).output().expect("tests/interop/run builds the example")
 }
 
 fn discovered(provider: &Provider, auth: ClientAuth) -> TokenCache {

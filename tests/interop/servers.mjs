@@ -19,21 +19,18 @@ const CLIENTS = [
 const LIFETIMES = { 'lives-2-seconds': 2, 'lives-12-seconds': 12 };
 
 const [authorizationPort = 0, apiPort = 0] = process.argv.slice(2).map(Number);
-let server;
-const issuer = await listen(authorizationPort, (url) => {
-  server = certifiedServer(url, {
-    clients: CLIENTS,
-    ttl: { ClientCredentials: (ctx, token, client) => LIFETIMES[client.clientId] ?? 3600 },
-    features: { resourceIndicators: { enabled: true, getResourceServerInfo } },
-  });
-  return server.handler;
+const authorization = await listen(authorizationPort);
+const server = certifiedServer(authorization.url, {
+  clients: CLIENTS,
+  ttl: { ClientCredentials: (ctx, token, client) => LIFETIMES[client.clientId] ?? 3600 },
+  features: { resourceIndicators: { enabled: true, getResourceServerInfo } },
 });
-const routes = [
-  ['/jwt', auth({ issuerBaseURL: issuer, audience: ORDERS.resource }), requiredScopes(ORDERS.scope)],
-  ['/opaque', server.authenticate],
-];
-const apiUrl = await listen(apiPort, () => api(routes, server.revokeAll));
-ready({ token_url: server.tokenUrl, api_url: apiUrl });
+authorization.serve(server.handler);
+
+const jwt = [auth({ issuerBaseURL: authorization.url, audience: ORDERS.resource }), requiredScopes(ORDERS.scope)];
+const resource = await listen(apiPort);
+resource.serve(api([['/jwt', ...jwt], ['/opaque', server.authenticate]], server.revokeAll));
+ready({ token_url: server.tokenUrl, api_url: resource.url });
 
 function getResourceServerInfo(ctx, resource) {
   if (resource !== ORDERS.resource) throw new errors.InvalidTarget();

@@ -9,13 +9,13 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio_test::{assert_pending, assert_ready_ok, task};
-use tower::{Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
 use tower_oauth::{
-    AccessToken, ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint,
+    AccessToken, ClientAuth, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenEndpoint,
 };
 
-use crate::support::{API, Body, World, get, lock};
+use crate::support::{API, Body, World, bearer, get, lock};
 
 fn layer(cache: &TokenCache) -> OAuthLayer {
     OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap())
@@ -107,30 +107,45 @@ async fn a_limit_of_one_on_the_token_transport_neither_panics_nor_deadlocks() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_service_that_is_called_is_the_one_that_was_ready_and_the_retry_waits_for_readiness_again() {
-    let world = World::with_token().await;
-    let (mut service, mut api) =
-        tower_test::mock::spawn_layer::<Request<Body>, Response<Body>, _>(layer(&world.cache));
+type Mocked = OAuth<tower_test::mock::Mock<Request<Body>, Response<Body>>>;
+type Answering = task::Spawn<<Mocked as Service<Request<Body>>>::Future>;
 
+/// A request that was refused, has a new token, and waits for an inner service that is not ready.
+async fn refused(cache: &TokenCache) -> (Answering, tower_test::mock::Handle<Request<Body>, Response<Body>>) {
+    let (service, mut api) = tower_test::mock::pair();
+    let mut service = task::spawn(layer(cache).layer(service));
     api.allow(1);
-    assert_ready_ok!(service.poll_ready());
+    assert_ready_ok!(service.enter(|cx, mut service| service.poll_ready(cx)));
     let mut response = task::spawn(service.call(get("/")));
     assert_pending!(response.poll());
-    let (_, answer) = api.next_request().await.unwrap();
-    answer.send_response(unauthorized());
-    // The refresh runs, and then the inner service is not ready.
+    api.next_request().await.unwrap().1.send_response(unauthorized());
+    run(&mut response).await;
+    assert_pending!(task::spawn(api.next_request()).poll());
+    (response, api)
+}
+
+/// Lets the request, and the fetch beside it, come as far as they can.
+async fn run(response: &mut Answering) {
     for _ in 0..10 {
         assert_pending!(response.poll());
         tokio::task::yield_now().await;
     }
+}
+
+fn unauthorized() -> Response<Body> {
+    Response::builder().status(StatusCode::UNAUTHORIZED).body(Body::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_waits_for_readiness_again() {
+    let world = World::with_token().await;
+    let (mut response, mut api) = refused(&world.cache).await;
     assert_eq!(world.issuer.asked(), 2);
-    assert_pending!(task::spawn(api.next_request()).poll());
     api.allow(1);
     assert!(response.is_woken());
     assert_pending!(response.poll());
     let (request, answer) = api.next_request().await.unwrap();
-    assert_eq!(crate::support::bearer(&request).as_deref(), Some("token-2"));
+    assert_eq!(bearer(&request).as_deref(), Some("token-2"));
     answer.send_response(Response::new(Body::default()));
     assert_eq!(assert_ready_ok!(response.poll()).status(), StatusCode::OK);
 }
@@ -138,27 +153,14 @@ async fn the_service_that_is_called_is_the_one_that_was_ready_and_the_retry_wait
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_refused_while_the_retry_waits_for_readiness_is_not_sent() {
     let world = World::with_token().await;
-    let (mut service, mut api) =
-        tower_test::mock::spawn_layer::<Request<Body>, Response<Body>, _>(layer(&world.cache));
-    api.allow(1);
-    assert_ready_ok!(service.poll_ready());
-    let mut response = task::spawn(service.call(get("/")));
-    assert_pending!(response.poll());
-    api.next_request().await.unwrap().1.send_response(unauthorized());
-    for _ in 0..10 {
-        assert_pending!(response.poll());
-        tokio::task::yield_now().await;
-    }
+    let (mut response, mut api) = refused(&world.cache).await;
     let second = world.cache.current().unwrap();
     assert_eq!(second.generation().get(), 2);
     world.cache.invalidate(second.generation());
     api.allow(1);
-    for _ in 0..10 {
-        assert_pending!(response.poll());
-        tokio::task::yield_now().await;
-    }
+    run(&mut response).await;
     let (request, answer) = api.next_request().await.unwrap();
-    assert_eq!(crate::support::bearer(&request).as_deref(), Some("token-3"));
+    assert_eq!(bearer(&request).as_deref(), Some("token-3"));
     answer.send_response(Response::new(Body::default()));
     assert_eq!(assert_ready_ok!(response.poll()).status(), StatusCode::OK);
 }
@@ -171,39 +173,18 @@ async fn a_refused_token_that_comes_back_while_the_retry_waits_for_readiness_is_
         async move { AccessToken::bearer(next) }
     });
     cache.token().await.unwrap();
-    let (mut service, mut api) =
-        tower_test::mock::spawn_layer::<Request<Body>, Response<Body>, _>(layer(&cache));
-    api.allow(1);
-    assert_ready_ok!(service.poll_ready());
-    let mut response = task::spawn(service.call(get("/")));
-    assert_pending!(response.poll());
-    api.next_request().await.unwrap().1.send_response(unauthorized());
-    for _ in 0..10 {
-        assert_pending!(response.poll());
-        tokio::task::yield_now().await;
-    }
+    let (mut response, mut api) = refused(&cache).await;
     cache.invalidate(cache.current().unwrap().generation());
     assert_eq!(cache.token().await.unwrap().expose_secret(), "A");
     api.allow(1);
-    let error = tokio_test::assert_ready_err!(response.poll());
+    let error = assert_ready_err!(response.poll());
     assert!(error.to_string().contains("gave a refused token again"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_inner_service_that_fails_to_become_ready_for_the_retry_is_an_error() {
     let world = World::with_token().await;
-    let (mut service, mut api) =
-        tower_test::mock::spawn_layer::<Request<Body>, Response<Body>, _>(layer(&world.cache));
-    api.allow(1);
-    assert_ready_ok!(service.poll_ready());
-    let response = tokio::spawn(service.call(get("/")));
-    let (_, answer) = api.next_request().await.unwrap();
-    answer.send_response(unauthorized());
-    tokio::task::yield_now().await;
+    let (mut response, mut api) = refused(&world.cache).await;
     api.send_error("gone for good");
-    assert!(response.await.unwrap().is_err());
-}
-
-fn unauthorized() -> Response<Body> {
-    Response::builder().status(StatusCode::UNAUTHORIZED).body(Body::default()).unwrap()
+    assert!(assert_ready_err!(response.poll()).to_string().contains("gone for good"));
 }
