@@ -71,7 +71,8 @@ pin_project! {
 struct Attempt<S, R, K> {
     policy: SharedPolicy<R>,
     generation: Generation,
-    again: Option<Again<S, K>>,
+    /// Boxed: the way that cannot retry carries a pointer and not an empty request.
+    again: Option<Box<Again<S, K>>>,
 }
 
 /// What one more attempt needs.
@@ -124,7 +125,7 @@ where
         future: S::Future,
         policy: SharedPolicy<R>,
         generation: Generation,
-        again: Option<Again<S, R::Kept>>,
+        again: Option<Box<Again<S, R::Kept>>>,
     ) -> Self {
         Self { state: State::Calling { future, attempt: Some(Attempt { policy, generation, again }) } }
     }
@@ -209,7 +210,8 @@ where
     let Attempt { policy, generation: refused, again } = attempt;
     policy.tokens.invalidate(refused);
     match again {
-        Some(Again { kept, service }) if policy.replay.can_replay(kept.body()) => {
+        Some(again) if policy.replay.can_replay(again.kept.body()) => {
+            let Again { kept, service } = *again;
             ControlFlow::Continue(State::obtaining(service, policy, Draft::Retry { refused, response, kept }))
         }
         _ => ControlFlow::Break(Ok(response)),
@@ -266,7 +268,7 @@ where
                 return ControlFlow::Break(Err(refused_again().into()));
             }
             let future = service.call(request);
-            let again = kept.map(|kept| Again { kept, service });
+            let again = kept.map(|kept| Box::new(Again { kept, service }));
             State::Calling { future, attempt: Some(Attempt { policy, generation, again }) }
         }
         Presented::NoToken => State::obtaining(service, policy, Draft::First(unsent)),

@@ -77,7 +77,7 @@ where
         let (mut request, kept) = keep(&self.policy.replay, request);
         match self.policy.present(request.headers_mut()) {
             Presented::Token(generation) => {
-                let again = kept.map(|kept| Again { kept, service: self.inner.clone() });
+                let again = kept.map(|kept| Box::new(Again { kept, service: self.inner.clone() }));
                 let policy = Arc::clone(&self.policy);
                 ResponseFuture::calling(self.inner.call(request), policy, generation, again)
             }
