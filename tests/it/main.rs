@@ -6,6 +6,8 @@ mod cancellation;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+#[cfg(feature = "default-transport")]
+mod default_transport;
 mod discovery;
 mod failures;
 mod house;
