@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_oauth::{
     BodyFormat, ClientAuth, ClientCredentials, ClientSecret, ConfigError, ResponseFormat, StaticToken,
-    TokenCache, TokenEndpoint, TokenError,
+    TokenCache, TokenEndpoint,
 };
 
 /// Pex, media search: HTTP Basic; tokens of two hours.
@@ -47,6 +47,6 @@ pub(crate) fn saas(
 }
 
 /// The older scheme of that API: id and secret of a token as HTTP Basic, with every request.
-pub(crate) fn legacy(token_id: &str, token_secret: ClientSecret) -> Result<TokenCache, TokenError> {
+pub(crate) fn legacy(token_id: &str, token_secret: ClientSecret) -> Result<TokenCache, ConfigError> {
     Ok(TokenCache::new(StaticToken::basic(token_id, token_secret)?))
 }

@@ -12,10 +12,10 @@ use super::provider::{self, Auth, Grant, ProviderConfig, Source};
 #[cfg(feature = "default-transport")]
 use crate::layer::OAuthLayer;
 use crate::{
-    cache::{TokenCache, TokenCacheBuilder},
+    cache::TokenCache,
     client_auth::ClientAuth,
     credential::{StaticToken, TokenFile},
-    error::{ConfigError, TokenError},
+    error::ConfigError,
     grant::ClientCredentials,
     presentation::Origins,
     token_endpoint::{Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
@@ -92,9 +92,9 @@ impl ProviderConfig {
     ) -> Result<TokenCache, ConfigError> {
         let cache = match &self.source {
             Source::ClientCredentials(grant) => TokenCache::builder(grant.source(endpoint)?),
-            Source::StaticBearer { token } => static_token(StaticToken::bearer(&token.0))?,
+            Source::StaticBearer { token } => TokenCache::builder(StaticToken::bearer(&token.0)?),
             Source::StaticBasic { user, password } => {
-                static_token(StaticToken::basic(user, password.clone()))?
+                TokenCache::builder(StaticToken::basic(user, password.clone())?)
             }
             Source::TokenFile { path, reread_after } => {
                 let file = TokenFile::new(path);
@@ -109,11 +109,6 @@ impl ProviderConfig {
             None => cache.build(),
         })
     }
-}
-
-fn static_token(token: Result<StaticToken, TokenError>) -> Result<TokenCacheBuilder, ConfigError> {
-    let token = token.map_err(|error| ConfigError::StaticToken { reason: error.what().to_owned() })?;
-    Ok(TokenCache::builder(token))
 }
 
 fn unusable(reason: &'static str) -> ConfigError {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::{
-    error::{TokenError, TokenErrorKind},
+    error::{ConfigError, TokenError},
     source::TokenSource,
     token::{AccessToken, ClientSecret},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// let tokens = TokenCache::new(StaticToken::bearer("2YotnFZFEjr1zCsicMWpAA")?);
 /// let legacy = TokenCache::new(StaticToken::basic("token-id", "token-secret")?);
 /// let mounted = TokenCache::new(StaticToken::basic("token-id", ClientSecret::from_file("/run/secrets/api"))?);
-/// # Ok::<_, tower_oauth::TokenError>(())
+/// # Ok::<_, tower_oauth::ConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct StaticToken(Kind);
@@ -32,9 +32,10 @@ impl StaticToken {
     ///
     /// # Errors
     ///
-    /// Those of [`AccessToken::bearer`].
-    pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
-        AccessToken::bearer(token).map(Kind::Bearer).map(Self)
+    /// [`ConfigError::StaticToken`] for what no access token can be (see [`AccessToken::bearer`]).
+    pub fn bearer(token: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let token = AccessToken::bearer(token);
+        token.map(Kind::Bearer).map(Self).map_err(|error| refuse(error.what()))
     }
 
     /// A user name and a password, or a token's id and secret, as HTTP Basic (RFC 7617). A password in a file is read again
@@ -42,15 +43,18 @@ impl StaticToken {
     ///
     /// # Errors
     ///
-    /// [`TokenErrorKind::Configuration`] for a user name with a colon, which could not be told from the password.
-    pub fn basic(user: impl Into<String>, password: impl Into<ClientSecret>) -> Result<Self, TokenError> {
+    /// [`ConfigError::StaticToken`] for a user name with a colon, which could not be told from the password.
+    pub fn basic(user: impl Into<String>, password: impl Into<ClientSecret>) -> Result<Self, ConfigError> {
         let user = user.into();
         if user.contains(':') {
-            let what = "a user name of HTTP Basic authentication cannot have a colon";
-            return Err(TokenError::new(TokenErrorKind::Configuration, what));
+            return Err(refuse("a user name of HTTP Basic authentication cannot have a colon"));
         }
         Ok(Self(Kind::Basic { user, password: password.into() }))
     }
+}
+
+fn refuse(reason: &str) -> ConfigError {
+    ConfigError::StaticToken { reason: reason.to_owned() }
 }
 
 impl TokenSource for StaticToken {

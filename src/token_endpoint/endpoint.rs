@@ -236,8 +236,9 @@ impl TokenEndpoint {
     }
 
     /// Adds the client authentication to what a grant has written, and makes the round trip.
-    pub(crate) async fn fetch(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    pub(crate) async fn fetch(&self, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
         let url = self.location.token_url(self.auth.method(), &self.round_trip).await?;
+        self.auth.authenticate(&mut request).await?;
         let token = self.fetch_from(&url, request).await;
         token.map_err(|error| {
             self.location.forget();
@@ -256,7 +257,6 @@ impl TokenEndpoint {
 
     async fn fetch_from(&self, url: &TokenUrl, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
         let asked_at = Instant::now();
-        self.auth.authenticate(&mut request).await?;
         for secret in self.own_secrets(url) {
             request.keep_secret(&secret);
         }

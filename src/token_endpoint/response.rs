@@ -40,9 +40,11 @@ pub(super) fn read(
 }
 
 impl Answer {
-    /// The server's clock, by which its other times are to be understood; ours where it does not say.
+    /// The server's clock, by which its other times are to be understood; ours where it does not say. Its `Date` has whole
+    /// seconds: the end of that second is the safe side.
     fn now(&self) -> Timestamp {
-        self.header(&DATE).and_then(http_date).unwrap_or_else(Timestamp::now)
+        let date = self.header(&DATE).and_then(http_date);
+        date.and_then(|date| date.checked_add(Duration::from_secs(1)).ok()).unwrap_or_else(Timestamp::now)
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -360,7 +362,7 @@ mod tests {
             "user":{},"scope":true},"success":true}"#;
         let granted = read_answer(&[NOW], 200, body, &enveloped()).unwrap();
         assert_eq!(granted.token.expose_secret(), "t");
-        assert_eq!(granted.lifetime, Some(Duration::from_millis(86_400_500)));
+        assert_eq!(granted.lifetime, Some(Duration::from_millis(86_399_500)));
     }
 
     #[test]
@@ -389,7 +391,7 @@ mod tests {
             r#""2026-01-31T14:00:00+01:00""#,
             "1769864400",
         ] {
-            assert_eq!(lifetime_of(form).unwrap(), 3600, "{form}");
+            assert_eq!(lifetime_of(form).unwrap(), 3599, "{form}");
         }
         assert_eq!(lifetime_of("null").unwrap(), 60, "without it, the seconds count");
         for (form, said) in [
@@ -413,7 +415,7 @@ mod tests {
             read_answer(&headers, 503, "busy", &ResponseFormat::default()).unwrap_err().retry_after()
         };
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(119)));
         assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT"), Some(Duration::ZERO));
         for value in ["soon", "-1", "1.5", ""] {
             assert_eq!(retry_after(value), None, "{value}");

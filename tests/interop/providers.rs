@@ -13,7 +13,8 @@ use std::{
 use http::StatusCode;
 use tokio::time;
 use tower_oauth::{
-    ClientAuth, ClientCredentials, ClientSecret, Issuer, TokenCache, TokenEndpoint, TokenErrorKind,
+    BodyFormat, ClientAuth, ClientCredentials, ClientSecret, Issuer, TokenCache, TokenEndpoint,
+    TokenErrorKind,
 };
 
 use crate::{
@@ -105,8 +106,10 @@ async fn success_false_is_a_refusal_with_the_message_of_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_request_without_the_audience_is_refused_and_counts_for_no_limit() {
     let provider = Provider::start("saas");
-    let wrong = configuration::saas(provider.servers.api_url(), ID, SECRET.into(), "elsewhere").unwrap();
-    let error = token_error(provider.api(&wrong).get("/api").await);
+    let url = format!("{}/oauth/token", provider.servers.api_url());
+    let endpoint = TokenEndpoint::new(url, ClientAuth::client_secret_post(ID, SECRET)).unwrap();
+    let tokens = TokenCache::new(ClientCredentials::new(endpoint.body_format(BodyFormat::Json)));
+    let error = token_error(provider.api(&tokens).get("/api").await);
     assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, Some("invalid_request")));
     assert_eq!(provider.servers.tokens_issued().await, 0);
 }
