@@ -272,6 +272,11 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The certificates of the authorities to trust cannot be read.
+    Certificates {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// TLS cannot be set up, such as on a machine without root certificates.
     Tls {
         /// What the TLS library said.
@@ -305,6 +310,11 @@ impl fmt::Display for ConfigError {
             Self::StaticToken { reason } => write!(f, "the static token cannot be used: {reason}"),
             Self::Provider { reason } => write!(f, "the configuration of the provider {reason}"),
             Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
+            Self::Certificates { reason } => write!(
+                f,
+                "the certificates of the authorities to trust cannot be read: {reason}; give them as PEM, with \
+                 BEGIN CERTIFICATE lines"
+            ),
             Self::Tls { reason } => write!(
                 f,
                 "TLS cannot be set up: {reason}; install root certificates (such as the package ca-certificates) or \

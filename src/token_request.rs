@@ -75,7 +75,7 @@ impl TokenRequest {
         request
             .headers_mut()
             .extend([(CONTENT_TYPE, content_type), (ACCEPT, JSON)].into_iter().chain(authorization));
-        (request, Redactor(self.secrets))
+        (request, Redactor::new(self.secrets))
     }
 }
 
@@ -107,9 +107,16 @@ pub(crate) struct Redactor(Vec<Zeroizing<String>>);
 impl Redactor {
     const LONGEST: usize = 512;
 
+    /// Longest first: a secret may be part of another.
+    fn new(mut secrets: Vec<Zeroizing<String>>) -> Self {
+        secrets.retain(|secret| !secret.is_empty());
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(secrets)
+    }
+
     /// One more secret, such as a token in the answer.
     pub(crate) fn and(&self, secret: &str) -> Self {
-        Self(self.0.iter().cloned().chain([Zeroizing::new(secret.to_owned())]).collect())
+        Self::new(self.0.iter().cloned().chain([Zeroizing::new(secret.to_owned())]).collect())
     }
 
     /// `text` without secrets and without what changes how a line is shown, cut to a length that a log line can bear.
@@ -121,16 +128,17 @@ impl Redactor {
         if rest.next().is_some() {
             clean.push('…');
         }
-        clean
+        // What was shown in another way may have become a secret.
+        self.redact(&clean)
     }
 
     pub(crate) fn is_clean(&self, text: &str) -> bool {
         self.redact(text) == text
     }
 
-    fn redact(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for secret in self.0.iter().filter(|secret| !secret.is_empty()) {
+        for secret in &self.0 {
             text = replace_ignoring_case(&text, secret);
         }
         text
@@ -155,7 +163,7 @@ mod tests {
     use super::*;
 
     fn redactor(secrets: &[&str]) -> Redactor {
-        Redactor(secrets.iter().map(|secret| Zeroizing::new((*secret).to_owned())).collect())
+        Redactor::new(secrets.iter().map(|secret| Zeroizing::new((*secret).to_owned())).collect())
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl ProviderConfig {
         self.cache_by(|grant, location, auth| match &grant.ca_file {
             None => TokenEndpoint::new(location, auth),
             Some(file) => {
-                let pem = fs::read(file).map_err(|error| ConfigError::Tls {
-                    reason: format!("ca_file {} cannot be read: {error}", file.display()),
+                let pem = fs::read(file).map_err(|error| ConfigError::Certificates {
+                    reason: format!("{}: {error}", file.display()),
                 })?;
                 TokenEndpoint::new_trusting(location, auth, pem)
             }

@@ -47,12 +47,12 @@ fn tls_config(authorities: &[Certificate]) -> Result<ClientConfig, rustls::Error
 }
 
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
-    let refuse = |reason: String| ConfigError::Tls { reason };
+    let refuse = |reason: String| ConfigError::Certificates { reason };
     let certificates: Vec<_> = Certificate::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| refuse(format!("the certificates are not PEM: {error}")))?;
+        .map_err(|error| refuse(format!("they are not PEM: {error}")))?;
     if certificates.is_empty() {
-        return Err(refuse("the PEM file of certificate authorities has no certificate".into()));
+        return Err(refuse("there is no certificate in it".into()));
     }
     Ok(certificates)
 }

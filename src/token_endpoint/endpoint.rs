@@ -104,7 +104,8 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new), and [`ConfigError::Tls`] where `pem` has no certificate, or one that cannot be read.
+    /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] where `pem` has no certificate, or one that cannot be
+    /// read.
     #[cfg(feature = "default-transport")]
     pub fn new_trusting<L>(location: L, auth: ClientAuth, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError>
     where

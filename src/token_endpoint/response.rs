@@ -101,7 +101,7 @@ impl Reader<'_> {
         let lifetime = self.lifetime(object)?;
         let mut token = AccessToken::bearer(value).map_err(|error| error.what().to_owned())?;
         if let Some(scope) = read_scope(object.pointer(scope)) {
-            token = token.with_scope(scope);
+            token = token.with_scope(self.redactor.redact(&scope));
         }
         Ok(Granted { token, lifetime })
     }

@@ -13,6 +13,7 @@ mod failures;
 mod house;
 mod loopback;
 mod origins;
+mod properties;
 mod readiness;
 mod recovery;
 mod runtimes;
@@ -20,4 +21,7 @@ mod secrets;
 mod single_flight;
 mod stacks;
 mod support;
+#[cfg(feature = "default-transport")]
+mod tls;
+mod vectors;
 mod wire;
