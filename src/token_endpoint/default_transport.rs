@@ -8,7 +8,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use rustls::{
-    ClientConfig,
+    ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
@@ -53,6 +53,10 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> 
         .map_err(|error| refuse(format!("they are not PEM: {error}")))?;
     if certificates.is_empty() {
         return Err(refuse("there is no certificate in it".into()));
+    }
+    let mut authorities = RootCertStore::empty();
+    for certificate in &certificates {
+        authorities.add(certificate.clone()).map_err(|error| refuse(error.to_string()))?;
     }
     Ok(certificates)
 }

@@ -192,7 +192,6 @@ fn what_has_no_certificate_of_an_authority_is_a_configuration_error_that_says_so
         let error = TokenEndpoint::new_trusting("https://localhost/token", auth(), pem).unwrap_err();
         assert!(matches!(error, ConfigError::Certificates { .. }), "{error:?}");
         let message = error.to_string();
-        println!("{message}");
         assert!(message.contains(said), "{pem}: {message}");
         let secret = key.lines().nth(1).unwrap();
         assert!(!message.contains(secret), "{message}");
