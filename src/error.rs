@@ -3,6 +3,7 @@
 use std::{convert::Infallible, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use tokio::time::Instant;
 use tower::BoxError;
 
 /// Why a token could not be obtained.
@@ -29,6 +30,7 @@ struct Inner {
     status: Option<StatusCode>,
     refusal: Option<Refusal>,
     retry_after: Option<Duration>,
+    next_attempt: Option<Instant>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -66,13 +68,11 @@ impl TokenErrorKind {
     fn next_step(self) -> &'static str {
         match self {
             Self::Configuration => "correct the configuration of the client",
-            Self::Transport => "check the URL, the network and the TLS trust; the next request tries again",
+            Self::Transport => "check the URL, the network and the TLS trust",
             Self::Timeout => {
-                "check the health of the authorization server and the network, or allow more time; the next request tries again"
+                "check the health of the authorization server and the network, or allow more time"
             }
-            Self::Server => {
-                "check the token URL, then the authorization server; the next request tries again"
-            }
+            Self::Server => "check the token URL, then the authorization server",
             Self::Refused => {
                 "check the client's registration: id, secret, authentication method, scope and audience"
             }
@@ -82,7 +82,7 @@ impl TokenErrorKind {
             Self::Panicked => {
                 "this is a bug in the token source, or a tokio runtime without its time or I/O driver (enable_all); the panic message is on stderr"
             }
-            Self::Runtime => "call from within a running tokio runtime; the next request tries again",
+            Self::Runtime => "call from within a running tokio runtime",
         }
     }
 }
@@ -98,6 +98,7 @@ impl TokenError {
             status: None,
             refusal: None,
             retry_after: None,
+            next_attempt: None,
             source: None,
         }))
     }
@@ -126,6 +127,11 @@ impl TokenError {
 
     pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.inner().retry_after = retry_after;
+        self
+    }
+
+    pub(crate) fn with_next_attempt(mut self, at: Instant) -> Self {
+        self.inner().next_attempt = Some(at);
         self
     }
 
@@ -162,6 +168,16 @@ impl TokenError {
         self.0.retry_after
     }
 
+    /// How long the cache waits before it makes the next attempt: the back-off after failures. Until then every call that needs
+    /// a token gets this error at once. `None`: the next call tries.
+    #[must_use]
+    pub fn next_attempt_in(&self) -> Option<Duration> {
+        self.0
+            .next_attempt
+            .map(|at| at.saturating_duration_since(Instant::now()))
+            .filter(|left| !left.is_zero())
+    }
+
     /// The `error` code of the authorization server, such as `invalid_client` (RFC 6749 §5.2).
     #[must_use]
     pub fn error_code(&self) -> Option<&str> {
@@ -185,8 +201,12 @@ impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { what, kind, place, .. } = &*self.0;
         match place {
-            Some((place, url)) => write!(f, "{place} {url}: {what}; {}", kind.next_step()),
-            None => write!(f, "{what}; {}", kind.next_step()),
+            Some((place, url)) => write!(f, "{place} {url}: {what}; {}", kind.next_step())?,
+            None => write!(f, "{what}; {}", kind.next_step())?,
+        }
+        match self.next_attempt_in() {
+            Some(left) => write!(f, "; the next attempt is made in {} s", left.as_secs().saturating_add(1)),
+            None => Ok(()),
         }
     }
 }

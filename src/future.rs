@@ -22,7 +22,7 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{Presented, SharedPolicy},
+    presentation::{OriginId, Presented, SharedPolicy, Trial},
     replay::Replay,
 };
 
@@ -70,7 +70,10 @@ pin_project! {
 /// What has to be known of a request that is under way with a token. One without it passes through.
 struct Attempt<S, R, K> {
     policy: SharedPolicy<R>,
+    origin: OriginId,
     generation: Generation,
+    /// Where this is a retry.
+    trial: Option<Trial>,
     /// Boxed: the way that cannot retry carries a pointer and not an empty request.
     again: Option<Box<Again<S, K>>>,
 }
@@ -84,6 +87,7 @@ pub(crate) struct Again<S, K> {
 struct Waiting<S, R, D> {
     service: S,
     policy: SharedPolicy<R>,
+    origin: OriginId,
     draft: D,
 }
 
@@ -101,15 +105,15 @@ type WaitingDraft<S, R, B> = Waiting<
 #[allow(clippy::large_enum_variant)] // it is boxed together with what else waits
 enum Draft<B, K, Res> {
     First(Unsent<B, K>),
-    Retry { refused: Generation, response: Res, kept: Request<K> },
+    Retry { trial: Trial, response: Res, kept: Request<K> },
 }
 
 /// A request that lacks nothing but its token.
 struct Unsent<B, K> {
     request: Request<B>,
     kept: Option<Request<K>>,
-    /// The token that was refused, where this is a retry.
-    refused: Option<Generation>,
+    /// Where this is a retry.
+    trial: Option<Trial>,
 }
 
 impl<S, R, B> ResponseFuture<S, R, B>
@@ -124,20 +128,28 @@ where
     pub(crate) fn calling(
         future: S::Future,
         policy: SharedPolicy<R>,
+        origin: OriginId,
         generation: Generation,
         again: Option<Box<Again<S, R::Kept>>>,
     ) -> Self {
-        Self { state: State::Calling { future, attempt: Some(Attempt { policy, generation, again }) } }
+        let attempt = Attempt { policy, origin, generation, trial: None, again };
+        Self { state: State::Calling { future, attempt: Some(attempt) } }
     }
 
     pub(crate) fn obtaining(
         service: S,
         policy: SharedPolicy<R>,
+        origin: OriginId,
         request: Request<R::Body>,
         kept: Option<Request<R::Kept>>,
     ) -> Self {
         Self {
-            state: State::obtaining(service, policy, Draft::First(Unsent { request, kept, refused: None })),
+            state: State::obtaining(
+                service,
+                policy,
+                origin,
+                Draft::First(Unsent { request, kept, trial: None }),
+            ),
         }
     }
 }
@@ -147,9 +159,14 @@ where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    fn obtaining(service: S, policy: SharedPolicy<R>, draft: Draft<R::Body, R::Kept, S::Response>) -> Self {
+    fn obtaining(
+        service: S,
+        policy: SharedPolicy<R>,
+        origin: OriginId,
+        draft: Draft<R::Body, R::Kept, S::Response>,
+    ) -> Self {
         let token = policy.tokens.pending_token();
-        Self::Obtaining { token, waiting: Some(Box::new(Waiting { service, policy, draft })) }
+        Self::Obtaining { token, waiting: Some(Box::new(Waiting { service, policy, origin, draft })) }
     }
 }
 
@@ -167,10 +184,14 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    match attempt.take_if(|attempt| attempt.policy.is_refusal(&response)) {
-                        Some(attempt) => after_refusal(response, attempt),
-                        None => return Poll::Ready(Ok(response)),
-                    }
+                    let refused = attempt.take_if(|attempt| attempt.policy.is_refusal(&response));
+                    let Some(refused) = refused else {
+                        if let Some(trial) = attempt.as_mut().and_then(|attempt| attempt.trial.take()) {
+                            trial.helped();
+                        }
+                        return Poll::Ready(Ok(response));
+                    };
+                    after_refusal(response, refused)
                 }
                 StateProj::Obtaining { token, waiting } => {
                     let token = ready!(token.as_mut().poll(cx));
@@ -207,14 +228,28 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
 {
-    let Attempt { policy, generation: refused, again } = attempt;
+    let Attempt { policy, origin, generation: refused, trial, again } = attempt;
+    if let Some(trial) = trial {
+        trial.was_futile(refused);
+        return ControlFlow::Break(Ok(response));
+    }
+    let is_late = policy.tokens.has_newer_than(refused);
+    if !policy.breaker.permits(origin, refused, is_late) {
+        return ControlFlow::Break(Ok(response));
+    }
     policy.tokens.invalidate(refused);
     match again {
         Some(again) if policy.replay.can_replay(again.kept.body()) => {
             let Again { kept, service } = *again;
-            ControlFlow::Continue(State::obtaining(service, policy, Draft::Retry { refused, response, kept }))
+            let draft = Draft::Retry { trial: policy.breaker.begin(origin, refused), response, kept };
+            ControlFlow::Continue(State::obtaining(service, policy, origin, draft))
         }
-        _ => ControlFlow::Break(Ok(response)),
+        _ => {
+            if !is_late {
+                policy.breaker.is_unproven(origin);
+            }
+            ControlFlow::Break(Ok(response))
+        }
     }
 }
 
@@ -226,30 +261,33 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
 {
-    let Waiting { service, policy, draft } = waiting;
+    let Waiting { service, policy, origin, draft } = waiting;
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
         (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
-        (Draft::Retry { refused, response, kept }, Ok(token))
-            if !policy.tokens.are_same(refused, token.generation()) =>
+        (Draft::Retry { trial, response, kept }, Ok(token))
+            if !policy.tokens.are_same(trial.refused(), token.generation()) =>
         {
             let (head, kept) = kept.into_parts();
             match policy.replay.replay(kept) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
                 Some(body) => {
                     drop(response);
-                    Unsent { request: Request::from_parts(head, body), kept: None, refused: Some(refused) }
+                    Unsent { request: Request::from_parts(head, body), kept: None, trial: Some(trial) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
         }
-        (Draft::Retry { response, .. }, Ok(_)) => return ControlFlow::Break(Ok(response)),
+        (Draft::Retry { trial, response, .. }, Ok(token)) => {
+            trial.was_futile(token.generation());
+            return ControlFlow::Break(Ok(response));
+        }
         (Draft::Retry { mut response, .. }, Err(error)) => {
             response.extensions_mut().insert(error);
             return ControlFlow::Break(Ok(response));
         }
     };
-    let waiting = Some(Box::new(Waiting { service, policy, draft: unsent }));
+    let waiting = Some(Box::new(Waiting { service, policy, origin, draft: unsent }));
     ControlFlow::Continue(State::Readying { waiting })
 }
 
@@ -260,18 +298,22 @@ where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    let Waiting { mut service, policy, draft: mut unsent } = waiting;
+    let Waiting { mut service, policy, origin, draft: mut unsent } = waiting;
     ControlFlow::Continue(match policy.present(unsent.request.headers_mut()) {
         Presented::Token(generation) => {
-            let Unsent { request, kept, refused } = unsent;
-            if refused.is_some_and(|refused| policy.tokens.are_same(refused, generation)) {
-                return ControlFlow::Break(Err(refused_again().into()));
-            }
+            let Unsent { request, kept, trial } = unsent;
+            let trial = match trial {
+                Some(trial) if policy.tokens.are_same(trial.refused(), generation) => {
+                    trial.was_futile(generation);
+                    return ControlFlow::Break(Err(refused_again().into()));
+                }
+                trial => trial,
+            };
             let future = service.call(request);
             let again = kept.map(|kept| Box::new(Again { kept, service }));
-            State::Calling { future, attempt: Some(Attempt { policy, generation, again }) }
+            State::Calling { future, attempt: Some(Attempt { policy, origin, generation, trial, again }) }
         }
-        Presented::NoToken => State::obtaining(service, policy, Draft::First(unsent)),
+        Presented::NoToken => State::obtaining(service, policy, origin, Draft::First(unsent)),
         Presented::Declined => State::Calling { future: service.call(unsent.request), attempt: None },
     })
 }

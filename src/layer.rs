@@ -4,7 +4,7 @@ use tower::Layer;
 
 use crate::{
     cache::TokenCache,
-    presentation::{Origins, Policy, Verdict},
+    presentation::{Breaker, Origins, Policy, Verdict},
     replay::CloneBody,
     service::OAuth,
 };
@@ -40,6 +40,7 @@ pub struct OAuthLayer<R = CloneBody> {
     tokens: TokenCache,
     origins: Origins,
     verdict: Verdict,
+    breaker: Arc<Breaker>,
     replay: R,
 }
 
@@ -47,7 +48,8 @@ impl OAuthLayer {
     /// Shows the token of `tokens` to `origins`, and keeps a clone of each request for the retry.
     #[must_use]
     pub fn new(tokens: TokenCache, origins: Origins) -> Self {
-        Self { tokens, origins, verdict: Verdict::Http, replay: CloneBody }
+        let breaker = Arc::new(Breaker::new(origins.count()));
+        Self { tokens, origins, verdict: Verdict::default(), breaker, replay: CloneBody }
     }
 }
 
@@ -55,7 +57,15 @@ impl<R> OAuthLayer<R> {
     /// Keeps bodies in another way, see [`replay`](crate::replay).
     #[must_use]
     pub fn replay<R2>(self, replay: R2) -> OAuthLayer<R2> {
-        OAuthLayer { tokens: self.tokens, origins: self.origins, verdict: self.verdict, replay }
+        let Self { tokens, origins, verdict, breaker, .. } = self;
+        OAuthLayer { tokens, origins, verdict, breaker, replay }
+    }
+
+    /// Takes one more status for a refusal of the token, besides 401: some APIs answer 403 or 419 to an expired one.
+    #[must_use]
+    pub fn refused_status(mut self, status: http::StatusCode) -> Self {
+        self.verdict.statuses.push(status);
+        self
     }
 
     /// For tonic clients: keeps their bodies, and takes the head of a response that says `UNAUTHENTICATED` for a refusal,
@@ -87,7 +97,9 @@ impl<R> OAuthLayer<R> {
     #[cfg(feature = "tonic")]
     #[must_use]
     pub fn grpc(self) -> OAuthLayer<crate::replay::TonicBody> {
-        OAuthLayer { verdict: Verdict::Grpc, ..self.replay(crate::replay::TonicBody::default()) }
+        let mut layer = self.replay(crate::replay::TonicBody::default());
+        layer.verdict.grpc = true;
+        layer
     }
 }
 
@@ -98,7 +110,8 @@ impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
         let policy = Policy {
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
-            verdict: self.verdict,
+            verdict: self.verdict.clone(),
+            breaker: Arc::clone(&self.breaker),
             replay: self.replay.clone(),
         };
         OAuth::new(inner, Arc::new(policy))

@@ -41,7 +41,8 @@
 //! ```
 //!
 //! 1. The current token is read without a lock and put on as a prebuilt, sensitive header value.
-//! 2. Where there is none, or it is about to expire, the request waits for **one** fetch that everybody shares.
+//! 2. Where there is none, the request waits for **one** fetch that everybody shares. A token that is used is renewed in the
+//!    background well before it expires, so that this is the first request and hardly any other.
 //! 3. An answer of 401 takes the refused token out of use, unless a newer one is there already; the request waits for the new
 //!    one and is sent once more. A second 401, or a refresh that fails, gives the caller the 401.
 //!

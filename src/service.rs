@@ -69,23 +69,23 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !self.policy.origins.allow(request.uri()) {
+        let Some(origin) = self.policy.origins.find(request.uri()) else {
             let request = request.map(|body| self.policy.replay.pass(body));
             return ResponseFuture::passing_through(self.inner.call(request));
-        }
+        };
         // Kept before the token goes on: the copy must not hold a token that may be refused.
         let (mut request, kept) = keep(&self.policy.replay, request);
         match self.policy.present(request.headers_mut()) {
             Presented::Token(generation) => {
                 let again = kept.map(|kept| Box::new(Again { kept, service: self.inner.clone() }));
                 let policy = Arc::clone(&self.policy);
-                ResponseFuture::calling(self.inner.call(request), policy, generation, again)
+                ResponseFuture::calling(self.inner.call(request), policy, origin, generation, again)
             }
             Presented::NoToken => {
                 // The instance that was polled ready is the one to call, so that the clone stays here.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                ResponseFuture::obtaining(service, Arc::clone(&self.policy), request, kept)
+                ResponseFuture::obtaining(service, Arc::clone(&self.policy), origin, request, kept)
             }
             Presented::Declined => ResponseFuture::passing_through(self.inner.call(request)),
         }

@@ -16,9 +16,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::slot::{CachedToken, Generation, Slot};
+use super::{
+    backoff::Backoff,
+    freshness::Schedule,
+    slot::{CachedToken, Generation, Slot},
+};
 use crate::{
     error::{TokenError, TokenErrorKind},
     token::AccessToken,
@@ -37,6 +41,7 @@ struct Ledger {
     /// The last few tokens, also when they were refused or have expired: a source may give one of them again.
     recent: VecDeque<CachedToken>,
     flight: Option<watch::Receiver<Option<Outcome>>>,
+    backoff: Backoff,
 }
 
 impl Ledger {
@@ -46,6 +51,8 @@ impl Ledger {
 /// What somebody who needs a token does next.
 pub(super) enum Entry {
     Cached(CachedToken),
+    /// The last attempt failed, and the next one is not to be made yet.
+    Blocked(TokenError),
     Joined(Flight),
     Opened(Ticket, Flight),
 }
@@ -55,6 +62,7 @@ impl SingleFlight {
         &self.slot
     }
 
+    /// For somebody who has no token.
     pub(super) fn enter(self: &Arc<Self>) -> Entry {
         let mut ledger = self.lock();
         if let Some(token) = self.slot.load() {
@@ -63,9 +71,26 @@ impl SingleFlight {
         if let Some(flight) = &ledger.flight {
             return Entry::Joined(Flight(flight.clone()));
         }
+        if let Some(error) = ledger.backoff.blocked(Instant::now()) {
+            return Entry::Blocked(error);
+        }
+        let ticket = self.open(&mut ledger);
+        let flight = Flight(ticket.subscribe());
+        Entry::Opened(ticket, flight)
+    }
+
+    /// For somebody whose token is stale: a ticket, where the renewal is now and nobody else's.
+    pub(super) fn renew(self: &Arc<Self>) -> Option<Ticket> {
+        let mut ledger = self.lock();
+        let due = self.slot.load().is_some_and(|token| token.is_stale());
+        let free = ledger.flight.is_none() && ledger.backoff.blocked(Instant::now()).is_none();
+        (due && free).then(|| self.open(&mut ledger))
+    }
+
+    fn open(self: &Arc<Self>, ledger: &mut Ledger) -> Ticket {
         let (outcome, flight) = watch::channel(None);
-        ledger.flight = Some(flight.clone());
-        Entry::Opened(Ticket { of: Arc::clone(self), outcome: Some(outcome) }, Flight(flight))
+        ledger.flight = Some(flight);
+        Ticket { of: Arc::clone(self), outcome: Some(outcome) }
     }
 
     /// Takes the refused token out of use, unless a newer one is there already.
@@ -90,7 +115,8 @@ impl SingleFlight {
 
     fn publish(&self, ledger: &mut Ledger, token: AccessToken) -> Outcome {
         let generation = ledger.recent.back().map_or(Generation::FIRST, |last| last.generation().next());
-        let token = CachedToken::new(token, generation);
+        let schedule = Schedule::of(&token, fastrand::f64());
+        let token = CachedToken::new(token, generation, schedule);
         if token.is_expired() {
             return Err(expired_on_arrival());
         }
@@ -114,6 +140,10 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    fn subscribe(&self) -> watch::Receiver<Option<Outcome>> {
+        self.outcome.as_ref().map_or_else(|| watch::channel(None).1, watch::Sender::subscribe)
+    }
+
     pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
         self.close(fetched);
     }
@@ -121,7 +151,13 @@ impl Ticket {
     fn close(&mut self, fetched: Result<AccessToken, TokenError>) {
         let Some(sender) = self.outcome.take() else { return };
         let mut ledger = self.of.lock();
-        let outcome = fetched.and_then(|token| self.of.publish(&mut ledger, token));
+        let outcome = match fetched.and_then(|token| self.of.publish(&mut ledger, token)) {
+            Ok(token) => {
+                ledger.backoff.succeeded();
+                Ok(token)
+            }
+            Err(error) => Err(ledger.backoff.failed(error, Instant::now(), fastrand::f64())),
+        };
         let flight = ledger.flight.take();
         drop(ledger);
         drop(flight);
@@ -172,6 +208,7 @@ mod tests {
             Entry::Opened(ticket, _) => ticket,
             Entry::Joined(_) => panic!("there is a flight already"),
             Entry::Cached(_) => panic!("there is a token already"),
+            Entry::Blocked(error) => panic!("{error}"),
         }
     }
 
@@ -195,11 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_that_failed_or_lost_its_ticket_makes_way_for_the_next() {
+    fn a_flight_that_lost_its_ticket_makes_way_for_the_next() {
         let single_flight = Arc::new(SingleFlight::default());
-        open(&single_flight).finish(Err(panicked()));
         drop(open(&single_flight));
         open(&single_flight).finish(token());
+    }
+
+    #[test]
+    fn a_flight_that_failed_keeps_the_next_one_away_for_a_while() {
+        let single_flight = Arc::new(SingleFlight::default());
+        open(&single_flight).finish(Err(panicked()));
+        assert!(matches!(single_flight.enter(), Entry::Blocked(error) if error.next_attempt_in().is_some()));
     }
 
     #[test]

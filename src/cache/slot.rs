@@ -5,6 +5,7 @@ use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc};
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+use super::freshness::{Freshness, Schedule};
 use crate::token::AccessToken;
 
 /// Which token of a [`TokenCache`](crate::TokenCache) this is: the first one fetched is 1, each later one is greater.
@@ -14,9 +15,9 @@ use crate::token::AccessToken;
 pub struct Generation(NonZeroU64);
 
 impl Generation {
-    pub(super) const FIRST: Self = Self(NonZeroU64::MIN);
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 
-    pub(super) fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
@@ -39,14 +40,13 @@ pub struct CachedToken(Arc<Published>);
 
 struct Published {
     token: AccessToken,
-    usable_until: Option<Instant>,
+    schedule: Schedule,
     generation: Generation,
 }
 
 impl CachedToken {
-    pub(super) fn new(token: AccessToken, generation: Generation) -> Self {
-        let usable_until = token.usable_until();
-        Self(Arc::new(Published { token, usable_until, generation }))
+    pub(super) fn new(token: AccessToken, generation: Generation, schedule: Schedule) -> Self {
+        Self(Arc::new(Published { token, schedule, generation }))
     }
 
     /// What to pass to [`TokenCache::invalidate`](crate::TokenCache::invalidate) when this token was refused.
@@ -59,13 +59,17 @@ impl CachedToken {
     /// sent any more.
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        self.0.is_expired(Instant::now())
+        self.freshness() == Freshness::Expired
     }
-}
 
-impl Published {
-    fn is_expired(&self, now: Instant) -> bool {
-        self.usable_until.is_some_and(|until| until <= now)
+    /// Whether the token is due for renewal: it may be sent, and the next use of it through the cache has it renewed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.freshness() == Freshness::Stale
+    }
+
+    pub(super) fn freshness(&self) -> Freshness {
+        self.0.schedule.at(Instant::now())
     }
 }
 
@@ -91,19 +95,19 @@ impl fmt::Debug for CachedToken {
 pub(super) struct Slot(ArcSwapOption<Published>);
 
 impl Slot {
+    /// The token, unless it has expired.
     pub(super) fn load(&self) -> Option<CachedToken> {
-        let published = self.0.load_full()?;
-        (!published.is_expired(Instant::now())).then_some(CachedToken(published))
+        self.0.load_full().map(CachedToken).filter(|token| !token.is_expired())
     }
 
     /// The guard of the lock-free pointer lives in here only, never across an await (design invariant 7).
-    pub(super) fn read<T>(&self, read: impl FnOnce(&AccessToken, Generation) -> T) -> Option<T> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&AccessToken, Generation) -> T) -> Option<(T, Freshness)> {
         let guard = self.0.load();
-        let published = guard.as_ref()?;
-        if published.is_expired(Instant::now()) {
-            return None;
+        let Published { token, schedule, generation } = &**guard.as_ref()?;
+        match schedule.at(Instant::now()) {
+            Freshness::Expired => None,
+            freshness => Some((read(token, *generation), freshness)),
         }
-        Some(read(&published.token, published.generation))
     }
 
     pub(super) fn publish(&self, token: &CachedToken) {

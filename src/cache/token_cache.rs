@@ -3,6 +3,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 
 use super::{
+    freshness::Freshness,
     single_flight::{Entry, SingleFlight, Ticket},
     slot::{CachedToken, Generation},
 };
@@ -18,8 +19,8 @@ pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, T
 /// One access token, shared by everything that needs it.
 ///
 /// Clones share the token. Build one cache for each client registration and hand clones to every layer and every
-/// task: the token is fetched when it is first needed, used until shortly before it expires or until it is refused, and
-/// fetched by **one** task whatever the number of those who wait. It is useful without the layer, too:
+/// task: the token is fetched when it is first needed, renewed in the background well before it expires, replaced when it is
+/// refused, and fetched by **one** task whatever the number of those who wait. It is useful without the layer, too:
 ///
 /// ```
 /// use tower_oauth::{AccessToken, TokenCache};
@@ -43,7 +44,9 @@ pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, T
 ///   fetches on its own runtime. A current-thread runtime that is kept but no longer run keeps its fetch from ending.
 /// - A source that gives a refused token *again* starts a new generation with it: the next request shows it once more, as
 ///   the refusal may have been a passing one. The request that was refused is not repeated with it.
-/// - A fetch that fails is not repeated on its own; the next call tries again.
+/// - A stale token is renewed when it is used: an idle cache fetches nothing.
+/// - After a fetch that failed, the next one is not made before the back-off has passed. Until then, whoever needs a token gets
+///   the error of the last one at once, with [`TokenError::next_attempt_in`].
 #[derive(Clone)]
 pub struct TokenCache(Arc<Shared>);
 
@@ -80,10 +83,14 @@ impl TokenCache {
         let mut came_too_late = false;
         loop {
             if let Some(token) = self.current() {
+                if token.is_stale() {
+                    self.renew();
+                }
                 return Ok(token);
             }
             let flight = match self.0.single_flight.enter() {
                 Entry::Cached(token) => return Ok(token),
+                Entry::Blocked(error) => return Err(error),
                 Entry::Joined(flight) => flight,
                 Entry::Opened(ticket, flight) => {
                     self.take_off(ticket);
@@ -115,6 +122,11 @@ impl TokenCache {
         self.0.single_flight.invalidate(refused)
     }
 
+    /// Whether there is a token to use that came after `generation`.
+    pub(crate) fn has_newer_than(&self, generation: Generation) -> bool {
+        self.0.single_flight.slot().read(|_, current| current > generation).is_some_and(|(newer, _)| newer)
+    }
+
     /// Whether a source gave the very token of one generation again as the other.
     pub(crate) fn are_same(&self, one: Generation, other: Generation) -> bool {
         self.0.single_flight.are_same(one, other)
@@ -122,7 +134,21 @@ impl TokenCache {
 
     /// Lets `read` see the current token without taking a share of it.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&AccessToken, Generation) -> T) -> Option<T> {
-        self.0.single_flight.slot().read(read)
+        let (read, freshness) = self.0.single_flight.slot().read(read)?;
+        if freshness == Freshness::Stale {
+            self.renew();
+        }
+        Some(read)
+    }
+
+    /// Renews a stale token behind the back of whoever uses it.
+    #[cold]
+    fn renew(&self) {
+        if Handle::try_current().is_ok()
+            && let Some(ticket) = self.0.single_flight.renew()
+        {
+            self.take_off(ticket);
+        }
     }
 
     pub(crate) fn pending_token(&self) -> PendingToken {

@@ -9,7 +9,7 @@ use crate::{
 /// A bearer token in a file that another process keeps fresh, such as a mounted service account token.
 ///
 /// The file is read when a token is first needed, again after [`reread_after`](Self::reread_after), and when the token is
-/// refused. Line breaks at its end are not part of the token.
+/// refused. A token that was read is used until the next one is. Line breaks at its end are not part of the token.
 ///
 /// ```
 /// use tower_oauth::{TokenCache, TokenFile};
@@ -32,7 +32,7 @@ impl TokenFile {
         Self { path: path.into(), reread_after: Self::DEFAULT_REREAD_AFTER }
     }
 
-    /// For how long a token that was read is used; by default [`DEFAULT_REREAD_AFTER`](Self::DEFAULT_REREAD_AFTER).
+    /// The age at which a request has the file read again; by default [`DEFAULT_REREAD_AFTER`](Self::DEFAULT_REREAD_AFTER).
     #[must_use]
     pub fn reread_after(mut self, age: Duration) -> Self {
         self.reread_after = age;
@@ -50,6 +50,6 @@ impl TokenSource for TokenFile {
                 format!("{} in the token file {}", error.what(), self.path.display()),
             )
         })?;
-        Ok(token.expires_in(self.reread_after).renewed(Renewal::BeforeExpiry(Duration::ZERO)))
+        Ok(token.renewed(Renewal::AtAge(self.reread_after)))
     }
 }

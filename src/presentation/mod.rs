@@ -3,13 +3,19 @@
 //! | file | subject |
 //! | --- | --- |
 //! | `origins` | which servers may see the token |
+//! | `breaker` | whether a refusal may cost a token request |
+//! | `challenge` | what `WWW-Authenticate` says |
 //! | `verdict` | whether a response refuses it |
 //! | `policy` | both, with the cache and the replay of a service |
 
+mod breaker;
+mod challenge;
 mod origins;
 mod policy;
 mod verdict;
 
+pub(crate) use breaker::{Breaker, Trial};
+pub(crate) use origins::OriginId;
 pub use origins::Origins;
 pub(crate) use policy::{Policy, Presented, SharedPolicy};
 pub(crate) use verdict::Verdict;

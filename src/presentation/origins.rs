@@ -30,6 +30,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origins(Vec<Origin>);
 
+/// One of the [`Origins`]. Zero is the inner service itself, for requests without an authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OriginId(pub(super) usize);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: Scheme,
@@ -63,13 +67,22 @@ impl Origins {
         Self(Vec::new())
     }
 
-    pub(crate) fn allow(&self, uri: &Uri) -> bool {
+    /// The origin by which a request to `uri` may have the token.
+    pub(crate) fn find(&self, uri: &Uri) -> Option<OriginId> {
         match (uri.scheme(), uri.authority()) {
             // "//host/path" is a reference to another host for whoever resolves it (RFC 3986 §4.2).
-            (_, None) => !uri.path().starts_with("//"),
-            (None, Some(_)) => false,
-            (Some(scheme), Some(authority)) => self.0.iter().any(|origin| origin.is(scheme, authority)),
+            (_, None) => (!uri.path().starts_with("//")).then_some(OriginId(0)),
+            (None, Some(_)) => None,
+            (Some(scheme), Some(authority)) => {
+                let index = self.0.iter().position(|origin| origin.is(scheme, authority));
+                index.map(|index| OriginId(index + 1))
+            }
         }
+    }
+
+    /// How many values of [`OriginId`] there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len() + 1
     }
 }
 
@@ -111,7 +124,7 @@ mod tests {
     use super::*;
 
     fn allows(origin: &str, uri: &str) -> bool {
-        Origins::new([origin]).unwrap().allow(&uri.parse().unwrap())
+        Origins::new([origin]).unwrap().find(&uri.parse().unwrap()).is_some()
     }
 
     #[test]
@@ -156,9 +169,10 @@ mod tests {
     #[test]
     fn a_request_without_authority_is_the_inner_services_own() {
         assert!(allows("https://api.test", "/pkg.Service/Method"));
-        assert!(Origins::of_inner_service().allow(&Uri::from_static("/pkg.Service/Method")));
-        assert!(!Origins::of_inner_service().allow(&Uri::from_static("//evil.test/path")));
-        assert!(!Origins::of_inner_service().allow(&Uri::from_static("https://api.test/")));
+        let own = |uri| Origins::of_inner_service().find(&Uri::from_static(uri)).is_some();
+        assert!(own("/pkg.Service/Method"));
+        assert!(!own("//evil.test/path"));
+        assert!(!own("https://api.test/"));
     }
 
     #[test]

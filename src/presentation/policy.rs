@@ -5,14 +5,18 @@ use http::{
     header::{AUTHORIZATION, Entry},
 };
 
-use super::{Origins, Verdict};
-use crate::cache::{Generation, TokenCache};
+use super::{Breaker, Origins, Verdict};
+use crate::{
+    cache::{Generation, TokenCache},
+    token::AccessToken,
+};
 
 /// What all requests of a service have in common.
 pub(crate) struct Policy<R> {
     pub(crate) tokens: TokenCache,
     pub(crate) origins: Origins,
     pub(crate) verdict: Verdict,
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) replay: R,
 }
 
@@ -39,6 +43,7 @@ impl<R> Policy<R> {
     }
 
     pub(crate) fn is_refusal<B>(&self, response: &Response<B>) -> bool {
-        self.verdict.is_refusal(response.status(), response.headers())
+        let scheme = || self.tokens.current().map_or(AccessToken::BEARER, |token| token.token_type());
+        self.verdict.is_refusal(response.status(), response.headers(), scheme)
     }
 }

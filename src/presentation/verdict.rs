@@ -2,47 +2,75 @@
 
 use http::{HeaderMap, StatusCode};
 
+use super::challenge::new_token_may_help;
+
 /// `UNAUTHENTICATED` of the gRPC status codes.
 const UNAUTHENTICATED: &[u8] = b"16";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Http,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Besides 401.
+    pub(crate) statuses: Vec<StatusCode>,
     /// Also the head of a gRPC response that has no message: "trailers-only".
-    Grpc,
+    pub(crate) grpc: bool,
 }
 
 impl Verdict {
-    pub(crate) fn is_refusal(self, status: StatusCode, headers: &HeaderMap) -> bool {
-        status == StatusCode::UNAUTHORIZED
-            || (self == Self::Grpc
-                && headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED))
+    /// `scheme` is asked for that of the token where it matters.
+    pub(crate) fn is_refusal(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        scheme: impl FnOnce() -> &'static str,
+    ) -> bool {
+        if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
+            return new_token_may_help(headers, scheme());
+        }
+        self.grpc && headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
     use super::*;
+
+    fn bearer() -> &'static str {
+        "Bearer"
+    }
+
+    fn grpc() -> Verdict {
+        Verdict { grpc: true, ..Verdict::default() }
+    }
 
     #[test]
     fn a_grpc_status_counts_for_grpc_only() {
         let mut headers = HeaderMap::new();
-        let refused = |verdict: Verdict, headers: &HeaderMap| verdict.is_refusal(StatusCode::OK, headers);
-        assert!(!refused(Verdict::Grpc, &headers));
+        let refused =
+            |verdict: &Verdict, headers: &HeaderMap| verdict.is_refusal(StatusCode::OK, headers, bearer);
+        assert!(!refused(&grpc(), &headers));
         headers.insert("grpc-status", HeaderValue::from_static("16"));
-        assert!(refused(Verdict::Grpc, &headers));
-        assert!(!refused(Verdict::Http, &headers));
+        assert!(refused(&grpc(), &headers));
+        assert!(!refused(&Verdict::default(), &headers));
         headers.insert("grpc-status", HeaderValue::from_static("7"));
-        assert!(!refused(Verdict::Grpc, &headers));
+        assert!(!refused(&grpc(), &headers));
     }
 
     #[test]
-    fn a_401_counts_for_both_and_a_403_for_none() {
-        for verdict in [Verdict::Http, Verdict::Grpc] {
-            assert!(verdict.is_refusal(StatusCode::UNAUTHORIZED, &HeaderMap::new()));
-            assert!(!verdict.is_refusal(StatusCode::FORBIDDEN, &HeaderMap::new()));
-        }
+    fn a_401_counts_and_other_statuses_where_they_are_named() {
+        let headers = HeaderMap::new();
+        let named = Verdict { statuses: vec![StatusCode::FORBIDDEN], ..Verdict::default() };
+        assert!(named.is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
+        assert!(named.is_refusal(StatusCode::FORBIDDEN, &headers, bearer));
+        assert!(!Verdict::default().is_refusal(StatusCode::FORBIDDEN, &headers, bearer));
+        assert!(grpc().is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
+    }
+
+    #[test]
+    fn a_challenge_that_a_new_token_cannot_meet_is_no_refusal_of_the_token() {
+        let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+        let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
+        assert!(!Verdict::default().is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
     }
 }

@@ -7,9 +7,6 @@ use zeroize::Zeroizing;
 
 use crate::error::{TokenError, TokenErrorKind};
 
-const BEARER: &str = "Bearer";
-const BASIC: &str = "Basic";
-
 /// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), ready to be put on a request. Or, for APIs that have no
 /// better, a static HTTP Basic credential in its place.
 ///
@@ -28,30 +25,28 @@ const BASIC: &str = "Basic";
 #[derive(Clone)]
 pub struct AccessToken {
     header: HeaderValue,
-    expiry: Option<Expiry>,
+    since: Instant,
+    lifetime: Option<Duration>,
+    renewal: Renewal,
     scope: Option<String>,
 }
 
-#[derive(Clone, Copy)]
-struct Expiry {
-    lifetime: Duration,
-    at: Instant,
-    renewal: Renewal,
-}
-
-/// When a token is not to be sent any more, before it expires.
+/// When a token is to be renewed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Renewal {
-    /// [`AccessToken::MAX_EXPIRY_MARGIN`] before the expiry, or 10 % of a short lifetime.
+    /// As the cache does by default.
     #[default]
-    ByMargin,
-    /// So long before the expiry, or half of a short lifetime.
+    ByLifetime,
+    /// So long before the expiry.
     BeforeExpiry(Duration),
-    /// At this age, or as [`Self::ByMargin`] where that comes first.
+    /// At this age, or as by default where that comes first.
     AtAge(Duration),
 }
 
 impl AccessToken {
+    pub(crate) const BEARER: &str = "Bearer";
+    const BASIC: &str = "Basic";
+
     /// The most time before its expiry at which a token already counts as expired; of a short-lived token it is 10 %.
     pub const MAX_EXPIRY_MARGIN: Duration = Duration::from_secs(30);
 
@@ -74,7 +69,7 @@ impl AccessToken {
         if let Some(problem) = problem {
             return Err(TokenError::new(TokenErrorKind::InvalidResponse, problem));
         }
-        Self::of(&format!("{BEARER} {token}"))
+        Self::of(&format!("{} {token}", Self::BEARER))
     }
 
     /// A static HTTP Basic credential (RFC 7617), as some APIs take it in the place of a token. Its `token_type` is `Basic`.
@@ -88,7 +83,8 @@ impl AccessToken {
             return Err(TokenError::new(TokenErrorKind::Configuration, what));
         }
         let pair = Zeroizing::new(format!("{user}:{password}"));
-        Self::of(&Zeroizing::new(format!("{BASIC} {}", BASE64_STANDARD.encode(pair.as_bytes()))))
+        let credentials = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
+        Self::of(&Zeroizing::new(format!("{} {}", Self::BASIC, *credentials)))
     }
 
     fn of(header: &str) -> Result<Self, TokenError> {
@@ -96,7 +92,7 @@ impl AccessToken {
             TokenError::new(TokenErrorKind::InvalidResponse, "the access token is not a header value")
         })?;
         header.set_sensitive(true);
-        Ok(Self { header, expiry: None, scope: None })
+        Ok(Self { header, since: Instant::now(), lifetime: None, renewal: Renewal::default(), scope: None })
     }
 
     /// Sets the lifetime, counted from now. A lifetime beyond what the clock can count is no expiry.
@@ -108,16 +104,14 @@ impl AccessToken {
     /// Counted from when the token was asked for, it can be off to the safe side only.
     #[must_use]
     pub(crate) fn expires_in_from(mut self, start: Instant, lifetime: Duration) -> Self {
-        let expiry = |at| Expiry { lifetime, at, renewal: Renewal::default() };
-        self.expiry = start.checked_add(lifetime).map(expiry);
+        self.since = start;
+        self.lifetime = start.checked_add(lifetime).map(|_| lifetime);
         self
     }
 
     #[must_use]
     pub(crate) fn renewed(mut self, renewal: Renewal) -> Self {
-        if let Some(expiry) = &mut self.expiry {
-            expiry.renewal = renewal;
-        }
+        self.renewal = renewal;
         self
     }
 
@@ -143,7 +137,8 @@ impl AccessToken {
     /// The `token_type` (RFC 6749 §7.1): `Bearer`, or `Basic` for what [`basic`](Self::basic) made.
     #[must_use]
     pub fn token_type(&self) -> &'static str {
-        if self.header.as_bytes().starts_with(BASIC.as_bytes()) { BASIC } else { BEARER }
+        let is_basic = self.header.as_bytes().starts_with(Self::BASIC.as_bytes());
+        if is_basic { Self::BASIC } else { Self::BEARER }
     }
 
     /// The scope that was granted, where the answer named one (RFC 6749 §3.3).
@@ -155,30 +150,22 @@ impl AccessToken {
     /// The whole lifetime, from the request for the token on. `None`: no expiry is known.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
-        self.expiry.map(|expiry| expiry.lifetime)
+        self.lifetime
     }
 
     /// What is left of the lifetime, zero after it. `None`: no expiry is known.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.expiry.map(|expiry| expiry.at.saturating_duration_since(Instant::now()))
+        self.lifetime.map(|lifetime| lifetime.saturating_sub(self.since.elapsed()))
     }
 
-    /// From when on the token is not to be sent any more.
-    pub(crate) fn usable_until(&self) -> Option<Instant> {
-        self.expiry.map(|Expiry { lifetime, at, renewal }| at - renewal.margin(lifetime))
+    /// From when on its lifetime and its age count.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
-}
 
-impl Renewal {
-    /// Never more than the lifetime, so that it can be subtracted from the expiry.
-    fn margin(self, lifetime: Duration) -> Duration {
-        let default = (lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN);
-        match self {
-            Self::ByMargin => default,
-            Self::BeforeExpiry(margin) => margin.min(lifetime / 2),
-            Self::AtAge(age) => lifetime.saturating_sub(age).max(default),
-        }
+    pub(crate) fn renewal(&self) -> Renewal {
+        self.renewal
     }
 }
 
@@ -195,33 +182,6 @@ impl fmt::Debug for AccessToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_margin_is_ten_percent_of_a_short_lifetime_and_thirty_seconds_of_a_long_one() {
-        for (lifetime, expected) in [(0, 0), (10, 1), (300, 30), (3600, 30), (u64::MAX, 30)] {
-            let margin = Renewal::ByMargin.margin(Duration::from_secs(lifetime));
-            assert_eq!(margin, Duration::from_secs(expected));
-        }
-    }
-
-    #[test]
-    fn a_renewal_before_the_expiry_is_as_set_but_half_of_a_short_lifetime_at_the_most() {
-        let margin =
-            |seconds| Renewal::BeforeExpiry(Duration::from_secs(600)).margin(Duration::from_secs(seconds));
-        assert_eq!((margin(3600).as_secs(), margin(600).as_secs()), (600, 300));
-    }
-
-    #[test]
-    fn a_renewal_at_an_age_comes_no_later_than_by_default() {
-        let margin = |hours: u64| {
-            Renewal::AtAge(Duration::from_secs(86_400)).margin(Duration::from_secs(hours * 3600))
-        };
-        assert_eq!(margin(25), Duration::from_secs(3600));
-        assert_eq!(margin(24), AccessToken::MAX_EXPIRY_MARGIN);
-        assert_eq!(margin(1), AccessToken::MAX_EXPIRY_MARGIN);
-        let all = Renewal::AtAge(Duration::ZERO).margin(Duration::from_secs(1));
-        assert_eq!(all, Duration::from_secs(1), "never more than there is");
-    }
 
     #[test]
     fn a_basic_credential_is_that_of_rfc_7617() {
@@ -244,7 +204,7 @@ mod tests {
     #[test]
     fn a_lifetime_beyond_the_clock_is_no_expiry() {
         let token = AccessToken::bearer("t").unwrap().expires_in(Duration::MAX);
-        assert_eq!((token.lifetime(), token.usable_until()), (None, None));
+        assert_eq!((token.lifetime(), token.remaining()), (None, None));
     }
 
     #[test]

@@ -220,16 +220,17 @@ impl TokenEndpoint {
         Ok(self)
     }
 
-    /// Takes a token out of use at this age, where that comes before its expiry: for providers that ask for it, such as
-    /// "renew daily" for tokens of 25 hours.
+    /// Renews a token at this age, where that comes before it would be renewed by default: for providers that ask for it, such
+    /// as "renew daily" for tokens of 25 hours. The old token is used until the new one is there.
     #[must_use]
     pub fn renew_at_age(mut self, age: Duration) -> Self {
         self.renewal = Renewal::AtAge(age);
         self
     }
 
-    /// Takes a token out of use so long before its expiry, or at half of a lifetime that is too short for that; by default
-    /// [`AccessToken::MAX_EXPIRY_MARGIN`], or 10 % of a short lifetime.
+    /// Renews a token so long before its expiry, or at half of a lifetime that is too short for that; by default it is 20 minutes
+    /// less a little at random. The old token is used until the new one is there, or until it is within
+    /// [`AccessToken::MAX_EXPIRY_MARGIN`] of its expiry.
     #[must_use]
     pub fn renew_before_expiry(mut self, remaining: Duration) -> Self {
         self.renewal = Renewal::BeforeExpiry(remaining);

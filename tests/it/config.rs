@@ -1,6 +1,6 @@
 //! Providers out of a file.
 
-use std::{collections::HashMap, convert::Infallible};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -8,6 +8,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower::util::BoxCloneService;
 use tower_oauth::{TokenErrorKind, config::ProviderConfig};
+
+use crate::support::after_back_off;
 
 fn read(toml: &str) -> Result<ProviderConfig, toml::de::Error> {
     toml::from_str(toml)
@@ -64,12 +66,15 @@ async fn every_key_of_a_grant_arrives() {
     let cache = config.token_cache_with_transport(transport).unwrap();
     let token = cache.token().await.unwrap();
     assert_eq!(token.lifetime().unwrap().as_secs(), 90_000);
-    tokio::time::advance(std::time::Duration::from_secs(86_399)).await;
-    assert!(cache.current().is_some());
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
-    assert!(cache.current().is_none(), "renewed at its age");
+    let first = requests.recv().await.unwrap();
+    tokio::time::advance(Duration::from_secs(86_399)).await;
+    cache.token().await.unwrap();
+    assert!(requests.try_recv().is_err());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    cache.token().await.unwrap();
+    assert!(requests.recv().await.is_some(), "renewed at its age");
 
-    let (head, body) = requests.recv().await.unwrap().into_parts();
+    let (head, body) = first.into_parts();
     assert_eq!(head.headers["authorization"], "Basic bWU6UzNDUkVU");
     assert_eq!(head.headers["x-api-key"], "K3Y");
     assert!(head.headers["x-api-key"].is_sensitive());
@@ -145,7 +150,7 @@ fn what_a_key_says_is_checked_when_it_is_built() {
     assert_eq!(error, tower_oauth::ConfigError::NoOrigin);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_secret_file_is_read_again_for_each_token() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -157,6 +162,7 @@ async fn a_secret_file_is_read_again_for_each_token() {
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    after_back_off(&error).await;
     for (content, sent) in [("one\n", "client_secret=one"), ("two\r\n", "client_secret=two")] {
         std::fs::write(&file, content).unwrap();
         let token = cache.token().await.unwrap();
@@ -166,7 +172,9 @@ async fn a_secret_file_is_read_again_for_each_token() {
     }
     for bad in [&b""[..], b"\n", b"\xff\xfe"] {
         std::fs::write(&file, bad).unwrap();
-        assert_eq!(cache.token().await.unwrap_err().kind(), TokenErrorKind::Configuration);
+        let error = cache.token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Configuration);
+        after_back_off(&error).await;
     }
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_oauth::{OAuthLayer, Origins, StaticToken, TokenCache, TokenErrorKind, TokenFile};
 
-use crate::support::{API, Api, get};
+use crate::support::{API, Api, after_back_off, get};
 
 /// A file of this test alone, gone at its end.
 struct File(PathBuf);
@@ -48,8 +48,12 @@ async fn a_token_file_is_read_again_at_its_age_and_not_before() {
     file.write("token-2");
     tokio::time::advance(TokenFile::DEFAULT_REREAD_AFTER.saturating_sub(Duration::from_millis(1))).await;
     assert_eq!(cache.token().await.unwrap().expose_secret(), "token-1");
-    tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(cache.token().await.unwrap().expose_secret(), "token-2");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(cache.token().await.unwrap().expose_secret(), "token-1", "until the next one is read");
+    while cache.current().unwrap().expose_secret() == "token-1" {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(cache.current().unwrap().expose_secret(), "token-2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,10 +81,12 @@ async fn a_token_file_without_a_token_is_an_error_that_names_the_file_and_shows_
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains(path), "{error}");
+    after_back_off(&error).await;
     for content in ["", "\n", "S3CRET\nS3CRET", " S3CRET", "S3CRETü"] {
         file.write(content);
         let error = cache.token().await.unwrap_err();
         assert!(error.to_string().contains(path), "{error}");
         assert!(!format!("{error} {error:?}").contains("S3CRET"), "{error}");
+        after_back_off(&error).await;
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower::util::BoxCloneService;
 use tower_oauth::{ClientAuth, ClientCredentials, Issuer, TokenCache, TokenEndpoint, TokenErrorKind};
 
-use crate::support::lock;
+use crate::support::{after_back_off, lock};
 
 const ISSUER: &str = "https://as.test/tenant";
 const OAUTH: &str = "https://as.test/.well-known/oauth-authorization-server/tenant";
@@ -95,7 +95,9 @@ async fn after_a_failure_of_the_token_endpoint_the_metadata_is_fetched_again() {
     let server = Server::default();
     server.answers(OAUTH, 200, &metadata());
     let cache = server.cache();
-    assert_eq!(cache.token().await.unwrap_err().status(), Some(StatusCode::NOT_FOUND));
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
+    after_back_off(&error).await;
     server.answers("https://as.test/moved", 200, &token());
     server.answers(OAUTH, 200, &json!({ "issuer": ISSUER, "token_endpoint": "https://as.test/moved" }));
     cache.token().await.unwrap();

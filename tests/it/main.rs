@@ -11,6 +11,7 @@ mod default_transport;
 mod discovery;
 mod failures;
 mod house;
+mod lifecycle;
 mod loopback;
 mod origins;
 mod properties;

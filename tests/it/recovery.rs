@@ -1,12 +1,18 @@
 //! A refused token is replaced once, and the caller does not notice.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::{OAuthLayer, Origins, TokenError, TokenErrorKind, replay::Never};
+use tower_oauth::{OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, replay::Never};
 
-use crate::support::{API, Issuer, Plan, World, get, post};
+use crate::support::{API, Client, Issuer, Plan, World, after_back_off, get, post};
 
 #[tokio::test(start_paused = true)]
 async fn the_first_request_fetches_the_token_and_the_others_reuse_it() {
@@ -68,7 +74,7 @@ async fn requests_sent_with_the_old_token_and_refused_late_are_retried_with_the_
         let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
         ServiceBuilder::new().layer(layer).service(service)
     });
-    let service: tower_oauth::OAuth<
+    let service: OAuth<
         tower_test::mock::Mock<http::Request<crate::support::Body>, http::Response<crate::support::Body>>,
     > = service.into_inner();
 
@@ -111,7 +117,78 @@ async fn a_second_401_is_the_callers_answer() {
     let client = ServiceBuilder::new().layer(layer).service(revoking);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(world.api.transcript(), ["token-1 401", "token-2 401"]);
-    assert!(world.cache.current().is_none(), "the second token was refused, too");
+}
+
+/// An API that takes no token at all.
+fn refusing(world: &World) -> OAuth<Client> {
+    let refusing = tower::service_fn(|_: http::Request<crate::support::Body>| async {
+        Ok::<_, tower::BoxError>(status(StatusCode::UNAUTHORIZED))
+    });
+    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
+    ServiceBuilder::new().layer(layer).service(Client::new(refusing))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_answers_401_to_everything_costs_at_most_ten_tokens_a_minute() {
+    let world = World::new();
+    let client = refusing(&world);
+    for _ in 0..10_000 {
+        assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        tokio::time::advance(Duration::from_millis(6)).await;
+    }
+    assert!((5..=10).contains(&world.issuer.asked()), "{}", world.issuer.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_on_an_api_that_answers_401_to_everything_counts_as_one_futile_refresh() {
+    let world = World::with_token().await;
+    let client = refusing(&world);
+    let requests: Vec<_> = (0..1000).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(world.issuer.asked(), 2);
+    tokio::time::advance(Duration::from_millis(1001)).await;
+    client.oneshot(get("/")).await.unwrap();
+    assert_eq!(world.issuer.asked(), 3, "after one second and not after two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_origin_that_refuses_everything_does_not_keep_another_from_recovering() {
+    let world = World::with_token().await;
+    let servers = {
+        let api = world.api.clone();
+        tower::service_fn(move |request: http::Request<crate::support::Body>| {
+            let api = api.clone();
+            async move {
+                match request.uri().host() {
+                    Some("api.test") => api.service().oneshot(request).await,
+                    _ => Ok(status(StatusCode::UNAUTHORIZED)),
+                }
+            }
+        })
+    };
+    let origins = Origins::new([API, "https://refusing.test"]).unwrap();
+    let client = ServiceBuilder::new().layer(OAuthLayer::new(world.cache.clone(), origins)).service(servers);
+    let bad = http::Request::get("https://refusing.test/").body(crate::support::Body::default()).unwrap();
+    assert_eq!(client.clone().oneshot(bad).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    for generation in 1..=3 {
+        world.api.revoke(generation + 1);
+        assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_replay_an_api_that_refuses_everything_costs_a_token_a_second_at_the_most() {
+    let world = World::new();
+    let client = refusing(&world).into_inner();
+    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap()).replay(Never);
+    let client = ServiceBuilder::new().layer(layer).service(client);
+    for _ in 0..1000 {
+        client.clone().oneshot(get("/")).await.unwrap();
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    assert!((8..=12).contains(&world.issuer.asked()), "{}", world.issuer.asked());
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,11 +198,13 @@ async fn when_the_refresh_fails_the_caller_gets_the_original_401_whole() {
     world.issuer.plan([Plan::Fail]);
     let response = world.client.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    let error = response.extensions().get::<TokenError>().unwrap();
+    let (head, body) = response.into_parts();
+    let error = head.extensions.get::<TokenError>().unwrap();
     assert_eq!(error.kind(), TokenErrorKind::Transport, "and learns why it was not recovered");
-    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
     assert_eq!(body, "answer");
-    assert_eq!(world.get().await.unwrap(), StatusCode::OK, "and the next request recovers");
+    after_back_off(error).await;
+    assert_eq!(world.get().await.unwrap(), StatusCode::OK, "and a later request recovers");
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,6 +214,17 @@ async fn when_the_refused_token_is_issued_again_the_caller_gets_the_original_401
     world.issuer.plan([Plan::SameAgain]);
     assert_eq!(world.get().await.unwrap(), StatusCode::UNAUTHORIZED);
     assert_eq!(world.api.transcript(), ["token-1 401"], "not sent a second time");
+    assert_eq!(world.issuer.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_issued_again_and_again_does_not_cost_a_fetch_for_each_request() {
+    let world = World::with_token().await;
+    world.api.revoke(1);
+    world.issuer.plan((0..10).map(|_| Plan::SameAgain));
+    for _ in 0..10 {
+        assert_eq!(world.get().await.unwrap(), StatusCode::UNAUTHORIZED);
+    }
     assert_eq!(world.issuer.asked(), 2);
 }
 
@@ -150,16 +240,75 @@ async fn a_token_that_is_issued_again_after_a_passing_refusal_is_taken_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_renewed_before_it_expires_and_never_sent_after() {
+async fn a_stale_token_is_used_while_it_is_renewed_behind_and_no_request_waits() {
     let world = World::new();
     world.issuer.plan([Plan::Issue(Duration::from_secs(100))]);
     world.get().await.unwrap();
-    tokio::time::advance(Duration::from_millis(89_999)).await;
+    tokio::time::advance(Duration::from_secs(56)).await;
+    world.issuer.close_the_door();
+    for _ in 0..10 {
+        world.get().await.unwrap();
+    }
+    assert_eq!(world.issuer.asked(), 2, "one renewal for all");
+    world.issuer.let_in(1);
+    tokio::time::sleep(Duration::from_millis(1)).await;
     world.get().await.unwrap();
-    tokio::time::advance(Duration::from_millis(1)).await;
+    let transcript = world.api.transcript();
+    assert!(transcript[..11].iter().all(|line| line == "token-1 200"), "{transcript:?}");
+    assert_eq!(transcript[11], "token-2 200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_never_sent() {
+    let world = World::new();
+    world.issuer.plan([Plan::Issue(Duration::from_secs(100))]);
     world.get().await.unwrap();
-    assert_eq!(world.api.transcript(), ["token-1 200", "token-1 200", "token-2 200"]);
-    assert_eq!(world.issuer.asked(), 2);
+    tokio::time::advance(Duration::from_secs(90)).await;
+    world.get().await.unwrap();
+    assert_eq!(world.api.transcript(), ["token-1 200", "token-2 200"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_cache_fetches_nothing() {
+    let world = World::with_token().await;
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(world.issuer.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_leaves_the_token_in_use_and_backs_off() {
+    let world = World::new();
+    world.issuer.plan([Plan::Issue(Duration::from_secs(1000)), Plan::Fail, Plan::Fail]);
+    world.get().await.unwrap();
+    tokio::time::advance(Duration::from_secs(560)).await;
+    let start = tokio::time::Instant::now();
+    while world.issuer.asked() < 4 {
+        assert_eq!(world.get().await.unwrap(), StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let took = start.elapsed().as_secs_f64();
+    assert!((2.4..=3.8).contains(&took), "one second and two, a fifth either way: {took}");
+    assert_eq!(world.get().await.unwrap(), StatusCode::OK);
+    assert_eq!(world.api.transcript().last().unwrap(), "token-2 200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_secret_is_not_asked_for_with_every_request() {
+    let refused = || TokenError::new(TokenErrorKind::Refused, "invalid_client");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let cache = TokenCache::new(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move { Err(refused()) }
+    });
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(3600) {
+        let error = cache.token().await.unwrap_err();
+        assert!(error.next_attempt_in().unwrap() <= Duration::from_secs(4320));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((5..=7).contains(&asked), "after 0, 1, 3, 7, 15 and 31 minutes, about: {asked}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,6 +321,37 @@ async fn without_a_replay_the_401_is_the_answer_and_the_next_request_has_a_new_t
     assert_eq!(world.issuer.asked(), 1);
     assert_eq!(client.oneshot(post("b")).await.unwrap().status(), StatusCode::OK);
     assert_eq!(world.api.transcript(), ["token-1 401", "token-2 200"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_for_want_of_a_scope_is_passed_on_and_costs_no_token() {
+    let world = World::with_token().await;
+    let answering = tower::service_fn(|_: http::Request<crate::support::Body>| async {
+        let mut response = status(StatusCode::UNAUTHORIZED);
+        let challenge = "Bearer error=\"insufficient_scope\", scope=\"admin\"";
+        response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+        Ok::<_, tower::BoxError>(response)
+    });
+    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(answering);
+    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(world.cache.current().is_some());
+    assert_eq!(world.issuer.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_status_is_recovered_where_it_is_named() {
+    let world = World::with_token().await;
+    let answering = tower::service_fn(|request: http::Request<crate::support::Body>| async move {
+        let first = crate::support::bearer(&request).as_deref() == Some("token-1");
+        let answer = if first { StatusCode::from_u16(419).unwrap() } else { StatusCode::OK };
+        Ok::<_, tower::BoxError>(status(answer))
+    });
+    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
+    let layer = layer.refused_status(StatusCode::from_u16(419).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(answering);
+    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(world.issuer.asked(), 2);
 }
 
 #[tokio::test(start_paused = true)]

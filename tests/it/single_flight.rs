@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_oauth::{TokenCache, TokenErrorKind};
 
-use crate::support::{Api, Issuer, Plan, World};
+use crate::support::{Api, Issuer, Plan, World, after_back_off};
 
 #[tokio::test(start_paused = true)]
 async fn all_who_wait_share_one_fetch_and_its_token() {
@@ -43,7 +43,7 @@ async fn nothing_is_fetched_before_somebody_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_shared_by_all_who_wait_and_the_next_call_tries_again() {
+async fn an_error_is_shared_by_all_who_wait_and_by_those_who_come_during_the_back_off() {
     let world = World::new();
     world.issuer.plan([Plan::Fail]);
     world.issuer.close_the_door();
@@ -58,6 +58,9 @@ async fn an_error_is_shared_by_all_who_wait_and_the_next_call_tries_again() {
         assert_eq!(error.kind(), TokenErrorKind::Transport);
     }
     assert_eq!(world.issuer.asked(), 1);
+    let error = world.cache.token().await.unwrap_err();
+    assert_eq!(world.issuer.asked(), 1, "nor is it asked for again at once");
+    after_back_off(&error).await;
     world.issuer.let_in(1);
     assert!(world.cache.token().await.is_ok());
     assert_eq!(world.issuer.asked(), 2);

@@ -44,6 +44,8 @@ struct Issuing {
     plans: Mutex<VecDeque<Plan>>,
     closed: AtomicBool,
     door: Semaphore,
+    down: AtomicBool,
+    takes: Mutex<Duration>,
 }
 
 impl Issuer {
@@ -57,6 +59,8 @@ impl Issuer {
             plans: Mutex::default(),
             closed: AtomicBool::new(false),
             door: Semaphore::new(0),
+            down: AtomicBool::new(false),
+            takes: Mutex::default(),
         }))
     }
 
@@ -74,6 +78,16 @@ impl Issuer {
         self.0.door.add_permits(requests);
     }
 
+    /// How long a request takes from now on.
+    pub(crate) fn takes(&self, time: Duration) {
+        *lock(&self.0.takes) = time;
+    }
+
+    /// Refuses all requests from now on, or takes them again.
+    pub(crate) fn is_down(&self, down: bool) {
+        self.0.down.store(down, Ordering::SeqCst);
+    }
+
     /// How many token requests came.
     pub(crate) fn asked(&self) -> usize {
         self.0.asked.load(Ordering::SeqCst)
@@ -89,6 +103,13 @@ impl TokenSource for Issuer {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         if self.0.closed.load(Ordering::SeqCst) {
             self.0.door.acquire().await.unwrap().forget();
+        }
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(TokenError::new(TokenErrorKind::Transport, "the issuer is down"));
+        }
+        let takes = *lock(&self.0.takes);
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
         }
         let plan = lock(&self.0.plans).pop_front().unwrap_or(Plan::Issue(Self::LIFETIME));
         match plan {
@@ -217,6 +238,11 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 
 pub(crate) fn post(body: &'static str) -> Request<Body> {
     Request::post(format!("{API}/orders")).body(Full::from(body)).unwrap()
+}
+
+/// Waits until the next attempt is made.
+pub(crate) async fn after_back_off(error: &TokenError) {
+    tokio::time::sleep(error.next_attempt_in().expect("a back-off")).await;
 }
 
 pub(crate) fn token_error(error: &BoxError) -> &TokenError {
