@@ -10,8 +10,8 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, OAuthLayer, Origins, TokenCache, TokenEndpoint,
-    TokenError, TokenErrorKind,
+    AccessToken, ClientAuth, ClientCredentials, ClientSecret, ConfigError, OAuthLayer, Origins, TokenCache,
+    TokenEndpoint, TokenError, TokenErrorKind,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -151,7 +151,7 @@ async fn no_error_has_a_token_or_a_secret_even_when_the_server_says_them_back() 
 
 /// For a person to read: `cargo test --all-features --test it every_message -- --nocapture`.
 #[test]
-fn every_message_says_what_to_do() {
+fn every_message_of_a_token_error_says_what_to_do() {
     let kinds = [
         TokenErrorKind::Configuration,
         TokenErrorKind::Transport,
@@ -169,4 +169,29 @@ fn every_message_says_what_to_do() {
         assert_eq!(what, "this happened");
         assert!(next_step.len() > 20, "{message}");
     }
+}
+
+/// For a person to read, too.
+#[test]
+fn every_message_of_a_config_error_names_what_was_given() {
+    let given = || "what-was-given".to_owned();
+    let reason = "is wrong";
+    let errors = [
+        ConfigError::TokenUrl { url: given(), reason },
+        ConfigError::InsecureTokenUrl { url: given() },
+        ConfigError::Origin { origin: given(), reason },
+        ConfigError::Parameter { name: given(), reason },
+        ConfigError::Header { name: given(), reason },
+        ConfigError::JsonPointer { pointer: given(), reason },
+        ConfigError::Issuer { issuer: given(), reason },
+        ConfigError::StaticToken { reason: given() },
+        ConfigError::Provider { reason: "has what-was-given" },
+        ConfigError::Certificates { reason: given() },
+        ConfigError::Tls { reason: given() },
+    ];
+    for error in errors {
+        println!("{error}");
+        assert!(error.to_string().contains("what-was-given"), "{error}");
+    }
+    println!("{}", ConfigError::NoOrigin);
 }
