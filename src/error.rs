@@ -54,7 +54,8 @@ pub enum TokenErrorKind {
     Timeout,
     /// The token endpoint answered with a status that is neither a token nor an OAuth error.
     Server,
-    /// The authorization server said no with an OAuth `error` code (RFC 6749 §5.2), see [`TokenError::error_code`].
+    /// The authorization server said no: with an `error` (RFC 6749 §5.2), see [`TokenError::error_code`], or with a success flag
+    /// that is not set. From a server in trouble (429, 5xx) only the codes of the RFC count.
     Refused,
     /// The answer is no usable token: not JSON, too large, no `access_token`, a token that is no header value, expired.
     InvalidResponse,

@@ -15,14 +15,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{OriginId, Presented, SharedPolicy, Trial},
+    presentation::{OriginId, Presented, SharedPolicy, Shown},
     replay::Replay,
 };
 
@@ -71,11 +71,19 @@ pin_project! {
 struct Attempt<S, R, K> {
     policy: SharedPolicy<R>,
     origin: OriginId,
-    generation: Generation,
-    /// Where this is a retry.
-    trial: Option<Trial>,
+    shown: Shown,
+    retry: Option<Retry>,
     /// Boxed: the way that cannot retry carries a pointer and not an empty request.
     again: Option<Box<Again<S, K>>>,
+}
+
+/// What is known of an attempt that is a retry.
+#[derive(Clone, Copy)]
+struct Retry {
+    /// The token whose refusal led to it.
+    refused: Generation,
+    /// Whether that refusal is what took the token out of use.
+    is_cause: bool,
 }
 
 /// What one more attempt needs.
@@ -105,15 +113,14 @@ type WaitingDraft<S, R, B> = Waiting<
 #[allow(clippy::large_enum_variant)] // it is boxed together with what else waits
 enum Draft<B, K, Res> {
     First(Unsent<B, K>),
-    Retry { trial: Trial, response: Res, kept: Request<K> },
+    Again { retry: Retry, response: Res, kept: Request<K> },
 }
 
 /// A request that lacks nothing but its token.
 struct Unsent<B, K> {
     request: Request<B>,
     kept: Option<Request<K>>,
-    /// Where this is a retry.
-    trial: Option<Trial>,
+    retry: Option<Retry>,
 }
 
 impl<S, R, B> ResponseFuture<S, R, B>
@@ -129,10 +136,10 @@ where
         future: S::Future,
         policy: SharedPolicy<R>,
         origin: OriginId,
-        generation: Generation,
+        shown: Shown,
         again: Option<Box<Again<S, R::Kept>>>,
     ) -> Self {
-        let attempt = Attempt { policy, origin, generation, trial: None, again };
+        let attempt = Attempt { policy, origin, shown, retry: None, again };
         Self { state: State::Calling { future, attempt: Some(attempt) } }
     }
 
@@ -148,7 +155,7 @@ where
                 service,
                 policy,
                 origin,
-                Draft::First(Unsent { request, kept, trial: None }),
+                Draft::First(Unsent { request, kept, retry: None }),
             ),
         }
     }
@@ -184,14 +191,11 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let refused = attempt.take_if(|attempt| attempt.policy.is_refusal(&response));
-                    let Some(refused) = refused else {
-                        if let Some(trial) = attempt.as_mut().and_then(|attempt| attempt.trial.take()) {
-                            trial.helped();
-                        }
-                        return Poll::Ready(Ok(response));
-                    };
-                    after_refusal(response, refused)
+                    let attempt = attempt.take_if(|attempt| attempt.is_news(&response));
+                    match attempt {
+                        Some(attempt) => after_answer(response, attempt),
+                        None => ControlFlow::Break(Ok(response)),
+                    }
                 }
                 StateProj::Obtaining { token, waiting } => {
                     let token = ready!(token.as_mut().poll(cx));
@@ -220,7 +224,14 @@ const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 type Step<S, R, B> =
     ControlFlow<Result<<S as Service<Request<<R as Replay<B>>::Body>>>::Response, BoxError>, State<S, R, B>>;
 
-fn after_refusal<S, R, B, ResBody>(
+impl<S, R, K> Attempt<S, R, K> {
+    /// Whether there is anything to learn or to do: the plain answer to a first attempt is none.
+    fn is_news<B>(&self, response: &Response<B>) -> bool {
+        self.retry.is_some() || self.policy.is_refusal(self.shown, response)
+    }
+}
+
+fn after_answer<S, R, B, ResBody>(
     response: Response<ResBody>,
     attempt: Attempt<S, R, R::Kept>,
 ) -> Step<S, R, B>
@@ -228,29 +239,33 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
 {
-    let Attempt { policy, origin, generation: refused, trial, again } = attempt;
-    if let Some(trial) = trial {
-        trial.was_futile(refused);
+    let Attempt { policy, origin, shown, retry, again } = attempt;
+    if let Some(Retry { is_cause, .. }) = retry {
+        if is_cause && !policy.is_refusal(shown, &response) && !is_no_answer(response.status()) {
+            policy.breaker.helped(origin);
+        }
         return ControlFlow::Break(Ok(response));
     }
-    let is_late = policy.tokens.has_newer_than(refused);
-    if !policy.breaker.permits(origin, refused, is_late) {
+    let refused = shown.generation;
+    // Where it is out of use already, a token is fetched or there anyway: that costs nothing more.
+    let is_cause = policy.tokens.is_current(refused);
+    if is_cause && !policy.breaker.permits(origin) {
         return ControlFlow::Break(Ok(response));
     }
     policy.tokens.invalidate(refused);
     match again {
         Some(again) if policy.replay.can_replay(again.kept.body()) => {
             let Again { kept, service } = *again;
-            let draft = Draft::Retry { trial: policy.breaker.begin(origin, refused), response, kept };
+            let draft = Draft::Again { retry: Retry { refused, is_cause }, response, kept };
             ControlFlow::Continue(State::obtaining(service, policy, origin, draft))
         }
-        _ => {
-            if !is_late {
-                policy.breaker.is_unproven(origin);
-            }
-            ControlFlow::Break(Ok(response))
-        }
+        _ => ControlFlow::Break(Ok(response)),
     }
+}
+
+/// A server in trouble has not looked at the token.
+fn is_no_answer(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 fn after_token<S, R, B, ResBody>(
@@ -265,24 +280,21 @@ where
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
         (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
-        (Draft::Retry { trial, response, kept }, Ok(token))
-            if !policy.tokens.are_same(trial.refused(), token.generation()) =>
+        (Draft::Again { retry, response, kept }, Ok(token))
+            if !policy.tokens.are_same(retry.refused, token.generation()) =>
         {
             let (head, kept) = kept.into_parts();
             match policy.replay.replay(kept) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
                 Some(body) => {
                     drop(response);
-                    Unsent { request: Request::from_parts(head, body), kept: None, trial: Some(trial) }
+                    Unsent { request: Request::from_parts(head, body), kept: None, retry: Some(retry) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
         }
-        (Draft::Retry { trial, response, .. }, Ok(token)) => {
-            trial.was_futile(token.generation());
-            return ControlFlow::Break(Ok(response));
-        }
-        (Draft::Retry { mut response, .. }, Err(error)) => {
+        (Draft::Again { response, .. }, Ok(_)) => return ControlFlow::Break(Ok(response)),
+        (Draft::Again { mut response, .. }, Err(error)) => {
             response.extensions_mut().insert(error);
             return ControlFlow::Break(Ok(response));
         }
@@ -300,18 +312,14 @@ where
 {
     let Waiting { mut service, policy, origin, draft: mut unsent } = waiting;
     ControlFlow::Continue(match policy.present(unsent.request.headers_mut()) {
-        Presented::Token(generation) => {
-            let Unsent { request, kept, trial } = unsent;
-            let trial = match trial {
-                Some(trial) if policy.tokens.are_same(trial.refused(), generation) => {
-                    trial.was_futile(generation);
-                    return ControlFlow::Break(Err(refused_again().into()));
-                }
-                trial => trial,
-            };
+        Presented::Token(shown) => {
+            let Unsent { request, kept, retry } = unsent;
+            if retry.is_some_and(|retry| policy.tokens.are_same(retry.refused, shown.generation)) {
+                return ControlFlow::Break(Err(refused_again().into()));
+            }
             let future = service.call(request);
             let again = kept.map(|kept| Box::new(Again { kept, service }));
-            State::Calling { future, attempt: Some(Attempt { policy, origin, generation, trial, again }) }
+            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, retry, again }) }
         }
         Presented::NoToken => State::obtaining(service, policy, origin, Draft::First(unsent)),
         Presented::Declined => State::Calling { future: service.call(unsent.request), attempt: None },

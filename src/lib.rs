@@ -44,7 +44,8 @@
 //! 2. Where there is none, the request waits for **one** fetch that everybody shares. A token that is used is renewed in the
 //!    background well before it expires, so that this is the first request and hardly any other.
 //! 3. An answer of 401 takes the refused token out of use, unless a newer one is there already; the request waits for the new
-//!    one and is sent once more. A second 401, or a refresh that fails, gives the caller the 401.
+//!    one and is sent once more. A second 401, or a refresh that fails, gives the caller the 401; and so does a first one where
+//!    new tokens have not helped of late.
 //!
 //! # With other clients
 //!

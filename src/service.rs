@@ -18,8 +18,8 @@ use crate::{
 /// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) where a request could not be sent for
 /// want of a token. Readiness is that of `S`. Clones share the token.
 ///
-/// A refused request whose token could not be replaced is answered with the refusal itself. Why the refresh failed is then in
-/// its extensions:
+/// A refused request whose token could not be replaced is answered with the refusal itself. Where the refresh failed, why
+/// is in its extensions:
 ///
 /// ```
 /// # fn example(response: http::Response<()>) {
@@ -76,10 +76,10 @@ where
         // Kept before the token goes on: the copy must not hold a token that may be refused.
         let (mut request, kept) = keep(&self.policy.replay, request);
         match self.policy.present(request.headers_mut()) {
-            Presented::Token(generation) => {
+            Presented::Token(shown) => {
                 let again = kept.map(|kept| Box::new(Again { kept, service: self.inner.clone() }));
                 let policy = Arc::clone(&self.policy);
-                ResponseFuture::calling(self.inner.call(request), policy, origin, generation, again)
+                ResponseFuture::calling(self.inner.call(request), policy, origin, shown, again)
             }
             Presented::NoToken => {
                 // The instance that was polled ready is the one to call, so that the clone stays here.

@@ -136,7 +136,7 @@ impl Redactor {
         self.redact(text) == text
     }
 
-    pub(crate) fn redact(&self, text: &str) -> String {
+    fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.0 {
             text = replace_ignoring_case(&text, secret);

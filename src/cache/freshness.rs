@@ -13,6 +13,9 @@ const MAX_STALE_WINDOW: Duration = Duration::from_secs(20 * 60);
 /// How much of that window is left to chance, so that a fleet does not renew at the same moment.
 const JITTER: f64 = 0.1;
 
+/// The youngest age at which a token is renewed: an age of zero would renew it with every request.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
     /// To be used.
@@ -38,7 +41,7 @@ impl Schedule {
             token.lifetime().map(|lifetime| turning_points(lifetime, token.renewal(), chance));
         let stale_by_lifetime = turning_points.and_then(|(stale, _)| at(stale));
         let stale_by_age = match token.renewal() {
-            Renewal::AtAge(age) => at(age),
+            Renewal::AtAge(age) => at(age.max(LEAST_AGE)),
             Renewal::ByLifetime | Renewal::BeforeExpiry(_) => None,
         };
         Self {
@@ -62,7 +65,7 @@ impl Schedule {
 fn turning_points(lifetime: Duration, renewal: Renewal, chance: f64) -> (Duration, Duration) {
     let margin = (lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN);
     let (window, margin) = match renewal {
-        Renewal::BeforeExpiry(window) => (window.min(lifetime / 2), margin.min(window)),
+        Renewal::BeforeExpiry(window) => (window.max(2 * margin).min(lifetime / 2), margin),
         Renewal::ByLifetime | Renewal::AtAge(_) => {
             let window = (lifetime / 2).min(MAX_STALE_WINDOW);
             (window.mul_f64(1.0 - JITTER * chance), margin)
@@ -103,7 +106,11 @@ mod tests {
     fn a_renewal_before_the_expiry_is_as_it_was_set_but_within_the_second_half_of_the_lifetime() {
         assert_eq!(ages(3600, Renewal::BeforeExpiry(Duration::from_secs(600))), [(3000, 3570); 2]);
         assert_eq!(ages(600, Renewal::BeforeExpiry(HOUR)), [(300, 570); 2]);
-        assert_eq!(ages(3600, Renewal::BeforeExpiry(Duration::from_secs(5))), [(3595, 3595); 2]);
+        assert_eq!(
+            ages(3600, Renewal::BeforeExpiry(Duration::from_secs(5))),
+            [(3540, 3570); 2],
+            "not without time"
+        );
     }
 
     #[test]
@@ -120,6 +127,7 @@ mod tests {
         assert_eq!(stale_at(Some(25 * HOUR), 24 * HOUR), 24 * HOUR);
         assert_eq!(stale_at(Some(HOUR), 24 * HOUR), HOUR.saturating_sub(MAX_STALE_WINDOW));
         assert_eq!(stale_at(None, HOUR), HOUR, "also where no expiry is known");
+        assert_eq!(stale_at(None, Duration::ZERO), LEAST_AGE);
     }
 
     #[test]

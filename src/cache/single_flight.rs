@@ -114,13 +114,22 @@ impl SingleFlight {
     }
 
     fn publish(&self, ledger: &mut Ledger, token: AccessToken) -> Outcome {
-        let generation = ledger.recent.back().map_or(Generation::FIRST, |last| last.generation().next());
+        // A renewal that brings the same token again is no new one: a refusal of it must not be taken for a late one.
+        let current = self.slot.load().filter(|current| current.header_value() == token.header_value());
+        let generation = match (&current, ledger.recent.back()) {
+            (Some(current), _) => current.generation(),
+            (None, Some(last)) => last.generation().next(),
+            (None, None) => Generation::FIRST,
+        };
         let schedule = Schedule::of(&token, fastrand::f64());
         let token = CachedToken::new(token, generation, schedule);
         if token.is_expired() {
             return Err(expired_on_arrival());
         }
         self.slot.publish(&token);
+        if current.is_some() {
+            ledger.recent.pop_back();
+        }
         ledger.recent.push_back(token.clone());
         if ledger.recent.len() > Ledger::REMEMBERED {
             ledger.recent.pop_front();

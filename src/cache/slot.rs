@@ -15,9 +15,9 @@ use crate::token::AccessToken;
 pub struct Generation(NonZeroU64);
 
 impl Generation {
-    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+    pub(super) const FIRST: Self = Self(NonZeroU64::MIN);
 
-    pub(crate) fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 

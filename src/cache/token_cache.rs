@@ -122,9 +122,10 @@ impl TokenCache {
         self.0.single_flight.invalidate(refused)
     }
 
-    /// Whether there is a token to use that came after `generation`.
-    pub(crate) fn has_newer_than(&self, generation: Generation) -> bool {
-        self.0.single_flight.slot().read(|_, current| current > generation).is_some_and(|(newer, _)| newer)
+    /// Whether `generation` is the token to use now.
+    pub(crate) fn is_current(&self, generation: Generation) -> bool {
+        let is_current = self.0.single_flight.slot().read(|_, current| current == generation);
+        is_current.is_some_and(|(is_current, _)| is_current)
     }
 
     /// Whether a source gave the very token of one generation again as the other.

@@ -60,6 +60,8 @@
 //! # Caveats
 //!
 //! - Keys and types are checked when the file is read, values such as URLs when a cache or a layer is made of it.
+//! - The error of a parser may quote the line that it could not read, secret included: print `toml`'s `error.message()` rather
+//!   than the error.
 //! - A secret in a configuration file is in backups and in version control before long. Prefer `{ file = "…" }`.
 
 mod build;

@@ -3,18 +3,20 @@
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 use http_auth::parser::ChallengeParser;
 
+use crate::token::Scheme;
+
 /// Whether a new token may help. It does not where the token lacks a scope, or where the server wants another scheme; without
 /// a challenge, or with one that cannot be read, there is no telling, and it may.
 ///
-/// `scheme` is that of the token: `Bearer`, or `Basic` for a static credential.
-pub(super) fn new_token_may_help(headers: &HeaderMap, scheme: &str) -> bool {
+/// `scheme` is that of the token.
+pub(super) fn new_token_may_help(headers: &HeaderMap, scheme: Scheme) -> bool {
     let mut same = false;
     let mut other = false;
     for line in headers.get_all(WWW_AUTHENTICATE) {
         let Ok(line) = line.to_str() else { return true };
         for challenge in ChallengeParser::new(line) {
             let Ok(challenge) = challenge else { return true };
-            if !challenge.scheme.eq_ignore_ascii_case(scheme) {
+            if !challenge.scheme.eq_ignore_ascii_case(scheme.name()) {
                 other = true;
                 continue;
             }
@@ -38,7 +40,7 @@ mod tests {
 
     fn may_help(lines: &[&'static str]) -> bool {
         let lines = lines.iter().map(|line| (WWW_AUTHENTICATE, HeaderValue::from_static(line)));
-        new_token_may_help(&lines.collect(), "Bearer")
+        new_token_may_help(&lines.collect(), Scheme::Bearer)
     }
 
     #[test]
@@ -81,8 +83,8 @@ mod tests {
     #[test]
     fn for_a_basic_credential_a_basic_challenge_is_that_of_its_own_scheme() {
         let headers = |value| HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(value))]);
-        assert!(new_token_may_help(&headers("Basic"), "Basic"));
-        assert!(!new_token_may_help(&headers("Bearer"), "Basic"));
+        assert!(new_token_may_help(&headers("Basic"), Scheme::Basic));
+        assert!(!new_token_may_help(&headers("Bearer"), Scheme::Basic));
     }
 
     #[test]

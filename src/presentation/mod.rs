@@ -14,8 +14,8 @@ mod origins;
 mod policy;
 mod verdict;
 
-pub(crate) use breaker::{Breaker, Trial};
+pub(crate) use breaker::Breaker;
 pub(crate) use origins::OriginId;
 pub use origins::Origins;
-pub(crate) use policy::{Policy, Presented, SharedPolicy};
+pub(crate) use policy::{Policy, Presented, SharedPolicy, Shown};
 pub(crate) use verdict::Verdict;

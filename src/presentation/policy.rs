@@ -8,7 +8,7 @@ use http::{
 use super::{Breaker, Origins, Verdict};
 use crate::{
     cache::{Generation, TokenCache},
-    token::AccessToken,
+    token::Scheme,
 };
 
 /// What all requests of a service have in common.
@@ -22,9 +22,16 @@ pub(crate) struct Policy<R> {
 
 pub(crate) type SharedPolicy<R> = Arc<Policy<R>>;
 
+/// Which token a request carries.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) generation: Generation,
+    scheme: Scheme,
+}
+
 /// What came of the wish to show a token.
 pub(crate) enum Presented {
-    Token(Generation),
+    Token(Shown),
     /// There is none that could be shown.
     NoToken,
     /// The request has the header of its caller, or as many headers as there can be.
@@ -37,13 +44,12 @@ impl<R> Policy<R> {
         let Ok(Entry::Vacant(place)) = headers.try_entry(AUTHORIZATION) else { return Presented::Declined };
         let shown = self.tokens.read(|token, generation| {
             place.insert(token.header_value().clone());
-            generation
+            Shown { generation, scheme: token.scheme() }
         });
         shown.map_or(Presented::NoToken, Presented::Token)
     }
 
-    pub(crate) fn is_refusal<B>(&self, response: &Response<B>) -> bool {
-        let scheme = || self.tokens.current().map_or(AccessToken::BEARER, |token| token.token_type());
-        self.verdict.is_refusal(response.status(), response.headers(), scheme)
+    pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
+        self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
     }
 }

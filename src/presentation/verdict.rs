@@ -3,6 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::challenge::new_token_may_help;
+use crate::token::Scheme;
 
 /// `UNAUTHENTICATED` of the gRPC status codes.
 const UNAUTHENTICATED: &[u8] = b"16";
@@ -16,15 +17,10 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// `scheme` is asked for that of the token where it matters.
-    pub(crate) fn is_refusal(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        scheme: impl FnOnce() -> &'static str,
-    ) -> bool {
+    /// `scheme` is that of the token.
+    pub(crate) fn is_refusal(&self, status: StatusCode, headers: &HeaderMap, scheme: Scheme) -> bool {
         if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
-            return new_token_may_help(headers, scheme());
+            return new_token_may_help(headers, scheme);
         }
         self.grpc && headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED)
     }
@@ -36,10 +32,6 @@ mod tests {
 
     use super::*;
 
-    fn bearer() -> &'static str {
-        "Bearer"
-    }
-
     fn grpc() -> Verdict {
         Verdict { grpc: true, ..Verdict::default() }
     }
@@ -47,8 +39,9 @@ mod tests {
     #[test]
     fn a_grpc_status_counts_for_grpc_only() {
         let mut headers = HeaderMap::new();
-        let refused =
-            |verdict: &Verdict, headers: &HeaderMap| verdict.is_refusal(StatusCode::OK, headers, bearer);
+        let refused = |verdict: &Verdict, headers: &HeaderMap| {
+            verdict.is_refusal(StatusCode::OK, headers, Scheme::Bearer)
+        };
         assert!(!refused(&grpc(), &headers));
         headers.insert("grpc-status", HeaderValue::from_static("16"));
         assert!(refused(&grpc(), &headers));
@@ -61,16 +54,16 @@ mod tests {
     fn a_401_counts_and_other_statuses_where_they_are_named() {
         let headers = HeaderMap::new();
         let named = Verdict { statuses: vec![StatusCode::FORBIDDEN], ..Verdict::default() };
-        assert!(named.is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
-        assert!(named.is_refusal(StatusCode::FORBIDDEN, &headers, bearer));
-        assert!(!Verdict::default().is_refusal(StatusCode::FORBIDDEN, &headers, bearer));
-        assert!(grpc().is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
+        assert!(named.is_refusal(StatusCode::UNAUTHORIZED, &headers, Scheme::Bearer));
+        assert!(named.is_refusal(StatusCode::FORBIDDEN, &headers, Scheme::Bearer));
+        assert!(!Verdict::default().is_refusal(StatusCode::FORBIDDEN, &headers, Scheme::Bearer));
+        assert!(grpc().is_refusal(StatusCode::UNAUTHORIZED, &headers, Scheme::Bearer));
     }
 
     #[test]
     fn a_challenge_that_a_new_token_cannot_meet_is_no_refusal_of_the_token() {
         let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
         let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
-        assert!(!Verdict::default().is_refusal(StatusCode::UNAUTHORIZED, &headers, bearer));
+        assert!(!Verdict::default().is_refusal(StatusCode::UNAUTHORIZED, &headers, Scheme::Bearer));
     }
 }

@@ -29,7 +29,8 @@
 //!
 //! - A retry is safe to make for every method: the server refused the first attempt before it acted. Where you cannot trust
 //!   your API in this, use [`Never`].
-//! - A request that is not retried still takes its refused token out of use, for the next one.
+//! - A request that is not retried still takes its refused token out of use, for the next one; unless the last new token did
+//!   not help either.
 //! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of three causes: a body that is not
 //!   `Clone` (see above), an inner service that is not `Clone`, or one that is no HTTP service (such as a bare
 //!   `reqwest::Client`).

@@ -10,8 +10,8 @@ use crate::error::{TokenError, TokenErrorKind};
 /// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), ready to be put on a request. Or, for APIs that have no
 /// better, a static HTTP Basic credential in its place.
 ///
-/// The value of the `Authorization` header is built once, here, and marked sensitive. `Debug` shows type, scope and
-/// remaining lifetime, never the token.
+/// The value of the `Authorization` header is built once, here, and marked sensitive. `Debug` shows type and remaining
+/// lifetime, never the token.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,11 +24,28 @@ use crate::error::{TokenError, TokenErrorKind};
 /// ```
 #[derive(Clone)]
 pub struct AccessToken {
+    scheme: Scheme,
     header: HeaderValue,
     since: Instant,
     lifetime: Option<Duration>,
     renewal: Renewal,
     scope: Option<String>,
+}
+
+/// The authentication scheme under which a token is shown (RFC 9110 §11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Bearer,
+    Basic,
+}
+
+impl Scheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::Basic => "Basic",
+        }
+    }
 }
 
 /// When a token is to be renewed.
@@ -44,9 +61,6 @@ pub(crate) enum Renewal {
 }
 
 impl AccessToken {
-    pub(crate) const BEARER: &str = "Bearer";
-    const BASIC: &str = "Basic";
-
     /// The most time before its expiry at which a token already counts as expired; of a short-lived token it is 10 %.
     pub const MAX_EXPIRY_MARGIN: Duration = Duration::from_secs(30);
 
@@ -69,7 +83,7 @@ impl AccessToken {
         if let Some(problem) = problem {
             return Err(TokenError::new(TokenErrorKind::InvalidResponse, problem));
         }
-        Self::of(&format!("{} {token}", Self::BEARER))
+        Self::of(Scheme::Bearer, token)
     }
 
     /// A static HTTP Basic credential (RFC 7617), as some APIs take it in the place of a token. Its `token_type` is `Basic`.
@@ -84,15 +98,23 @@ impl AccessToken {
         }
         let pair = Zeroizing::new(format!("{user}:{password}"));
         let credentials = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
-        Self::of(&Zeroizing::new(format!("{} {}", Self::BASIC, *credentials)))
+        Self::of(Scheme::Basic, &credentials)
     }
 
-    fn of(header: &str) -> Result<Self, TokenError> {
-        let mut header = HeaderValue::try_from(header).map_err(|_| {
+    fn of(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {
+        let header = Zeroizing::new(format!("{} {credentials}", scheme.name()));
+        let mut header = HeaderValue::from_str(&header).map_err(|_| {
             TokenError::new(TokenErrorKind::InvalidResponse, "the access token is not a header value")
         })?;
         header.set_sensitive(true);
-        Ok(Self { header, since: Instant::now(), lifetime: None, renewal: Renewal::default(), scope: None })
+        Ok(Self {
+            scheme,
+            header,
+            since: Instant::now(),
+            lifetime: None,
+            renewal: Renewal::default(),
+            scope: None,
+        })
     }
 
     /// Sets the lifetime, counted from now. A lifetime beyond what the clock can count is no expiry.
@@ -137,8 +159,11 @@ impl AccessToken {
     /// The `token_type` (RFC 6749 §7.1): `Bearer`, or `Basic` for what [`basic`](Self::basic) made.
     #[must_use]
     pub fn token_type(&self) -> &'static str {
-        let is_basic = self.header.as_bytes().starts_with(Self::BASIC.as_bytes());
-        if is_basic { Self::BASIC } else { Self::BEARER }
+        self.scheme.name()
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// The scope that was granted, where the answer named one (RFC 6749 §3.3).
@@ -174,7 +199,6 @@ impl fmt::Debug for AccessToken {
         f.debug_struct("AccessToken")
             .field("token_type", &self.token_type())
             .field("remaining", &self.remaining())
-            .field("scope", &self.scope)
             .finish_non_exhaustive()
     }
 }

@@ -4,6 +4,6 @@ mod access_token;
 mod secret;
 
 pub use access_token::AccessToken;
-pub(crate) use access_token::Renewal;
+pub(crate) use access_token::{Renewal, Scheme};
 pub use secret::ClientSecret;
 pub(crate) use secret::read_secret_file;

@@ -1,4 +1,9 @@
-use std::{fmt, fs, io, path::PathBuf};
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 use zeroize::Zeroizing;
 
@@ -30,7 +35,7 @@ impl ClientSecret {
     /// Reads the secret from a file, anew for every token request, so that a rotated secret is picked up. Line breaks at its
     /// end are not part of it.
     ///
-    /// A file that cannot be read then is a [`TokenErrorKind::Configuration`] error that names the file.
+    /// A file that cannot be read then, or that is larger than 64 KiB, is a [`TokenErrorKind::Configuration`] error that names the file.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
@@ -50,7 +55,7 @@ impl ClientSecret {
 pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>, TokenError> {
     let read = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || fs::read(path).map(Zeroizing::new))
+        tokio::task::spawn_blocking(move || read_small_file(&path))
     };
     let unreadable = |error: io::Error| {
         let what = format!("the secret file {} cannot be read: {error}", path.display());
@@ -64,6 +69,22 @@ pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>,
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
     }
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// What is no plain file may never end, or never begin.
+fn read_small_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        let what = format!("it is larger than {MAX_SECRET_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(bytes)
 }
 
 impl From<String> for ClientSecret {

@@ -229,7 +229,7 @@ impl TokenEndpoint {
     }
 
     /// Renews a token so long before its expiry, or at half of a lifetime that is too short for that; by default it is 20 minutes
-    /// less a little at random. The old token is used until the new one is there, or until it is within
+    /// less a little at random. Never less than twice the margin at which it expires. The old token is used until the new one is there, or until it is within
     /// [`AccessToken::MAX_EXPIRY_MARGIN`] of its expiry.
     #[must_use]
     pub fn renew_before_expiry(mut self, remaining: Duration) -> Self {

@@ -41,7 +41,15 @@ use crate::{
 pub struct Issuer {
     identifier: String,
     uri: Uri,
-    found: Arc<Mutex<Option<TokenUrl>>>,
+    found: Arc<Mutex<Option<Found>>>,
+}
+
+/// What the metadata said.
+#[derive(Clone)]
+struct Found {
+    url: TokenUrl,
+    /// The supported ways to authenticate, where it names them.
+    methods: Option<Vec<String>>,
 }
 
 impl TryFrom<&str> for Issuer {
@@ -78,13 +86,15 @@ impl Issuer {
         method: &str,
         round_trip: &RoundTrip,
     ) -> Result<TokenUrl, TokenError> {
-        if let Some(url) = self.found().clone() {
-            return Ok(url);
-        }
-        let url =
-            self.discover(method, round_trip).await.map_err(|error| error.at("issuer", &self.identifier))?;
-        *self.found() = Some(url.clone());
-        Ok(url)
+        let known = self.found().clone();
+        let found = match known {
+            Some(found) => Ok(found),
+            None => self.discover(round_trip).await,
+        };
+        let found = found.and_then(|found| check_method(&found, method).map(|()| found));
+        let found = found.map_err(|error| error.at("issuer", &self.identifier))?;
+        *self.found() = Some(found.clone());
+        Ok(found.url)
     }
 
     /// After a failure: the server may have moved.
@@ -92,17 +102,17 @@ impl Issuer {
         *self.found() = None;
     }
 
-    fn found(&self) -> MutexGuard<'_, Option<TokenUrl>> {
+    fn found(&self) -> MutexGuard<'_, Option<Found>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn discover(&self, method: &str, round_trip: &RoundTrip) -> Result<TokenUrl, TokenError> {
+    async fn discover(&self, round_trip: &RoundTrip) -> Result<Found, TokenError> {
         let [oauth, openid] = self.metadata_urls();
         let answer = match get(&oauth, round_trip).await? {
             answer if answer.status == StatusCode::OK => answer,
             _ => get(&openid, round_trip).await?,
         };
-        self.read(&answer, method).map_err(|error| error.with_status(answer.status))
+        self.read(&answer).map_err(|error| error.with_status(answer.status))
     }
 
     /// RFC 8414 §3.1 puts its path before that of the issuer; `OpenID` Connect Discovery 1.0 §4 behind it.
@@ -119,7 +129,7 @@ impl Issuer {
         })
     }
 
-    fn read(&self, answer: &Answer, method: &str) -> Result<TokenUrl, TokenError> {
+    fn read(&self, answer: &Answer) -> Result<Found, TokenError> {
         if answer.status != StatusCode::OK {
             let what = format!(
                 "there is no metadata under either of its well-known URLs: answered {}",
@@ -142,22 +152,28 @@ impl Issuer {
             }
             None => return invalid("its metadata has no issuer".into()),
         }
-        check_method(&metadata["token_endpoint_auth_methods_supported"], method)?;
         let Some(url) = metadata["token_endpoint"].as_str() else {
             return invalid("its metadata has no token_endpoint".into());
         };
         match TokenUrl::try_from(url) {
-            Ok(url) if url.uri().scheme() == self.uri.scheme() => Ok(url),
+            Ok(url) if url.uri().scheme() == self.uri.scheme() => {
+                let methods = metadata["token_endpoint_auth_methods_supported"].as_array();
+                let methods = methods
+                    .map(|methods| methods.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+                Ok(Found { url, methods })
+            }
             Ok(url) => invalid(format!("its token endpoint {url} is not of the issuer's scheme")),
-            Err(error) => invalid(format!("its metadata has a token_endpoint that cannot be used: {error}")),
+            Err(error) => {
+                let error = Redactor::default().clean(&error.to_string());
+                invalid(format!("its metadata has a token_endpoint that cannot be used: {error}"))
+            }
         }
     }
 }
 
-fn check_method(supported: &Value, method: &str) -> Result<(), TokenError> {
-    let Some(supported) = supported.as_array() else { return Ok(()) };
-    let supported: Vec<_> = supported.iter().filter_map(Value::as_str).collect();
-    if supported.contains(&method) {
+fn check_method(Found { methods, .. }: &Found, method: &str) -> Result<(), TokenError> {
+    let Some(supported) = methods else { return Ok(()) };
+    if supported.iter().any(|supported| supported == method) {
         return Ok(());
     }
     let supported = Redactor::default().clean(&supported.join(", "));

@@ -5,7 +5,10 @@
 
 use std::{iter, time::Duration};
 
-use http::header::{DATE, RETRY_AFTER};
+use http::{
+    StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -101,7 +104,7 @@ impl Reader<'_> {
         let lifetime = self.lifetime(object)?;
         let mut token = AccessToken::bearer(value).map_err(|error| error.what().to_owned())?;
         if let Some(scope) = read_scope(object.pointer(scope)) {
-            token = token.with_scope(self.redactor.redact(&scope));
+            token = token.with_scope(scope);
         }
         Ok(Granted { token, lifetime })
     }
@@ -128,13 +131,28 @@ impl Reader<'_> {
             .as_ref()
             .is_some_and(|pointer| object.pointer(pointer) != Some(&Value::Bool(true)));
         match member(&format.error) {
-            Some(error) => Some(refused_with(Refusal { error, description, uri: member(&format.error_uri) })),
+            Some(error) => {
+                let kind =
+                    self.kind_of(object.pointer(&format.error).and_then(Value::as_str).unwrap_or_default());
+                Some(refused_with(kind, Refusal { error, description, uri: member(&format.error_uri) }))
+            }
             None if refused => {
                 let what = iter::once("the answer says that the request did not succeed".to_owned());
                 let what: String = what.chain(description.map(|text| format!(" ({text})"))).collect();
-                Some(TokenError::new(TokenErrorKind::Refused, what))
+                Some(TokenError::new(self.kind_of(""), what))
             }
             None => None,
+        }
+    }
+
+    /// A server in trouble, or a gateway before it, has an `error` of its own: only the codes of the RFCs are a refusal then.
+    fn kind_of(&self, code: &str) -> TokenErrorKind {
+        let status = self.answer.status;
+        let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        match code {
+            "temporarily_unavailable" | "server_error" => TokenErrorKind::Server,
+            code if in_trouble && !REFUSALS.contains(&code) => TokenErrorKind::Server,
+            _ => TokenErrorKind::Refused,
         }
     }
 
@@ -198,6 +216,8 @@ const EXPIRED: &str = "its lifetime is zero or less: the token has expired alrea
 
 fn lifetime_until(expires_at: &Value, now: Timestamp) -> Result<Duration, String> {
     let at = match expires_at {
+        // What some platforms say for "never".
+        Value::String(text) if text.trim().starts_with("9999-12-31") => return Ok(Duration::MAX),
         Value::String(text) => text.trim().parse().ok(),
         Value::Number(seconds) => seconds.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok()),
         _ => None,
@@ -216,15 +236,22 @@ fn read_scope(scope: Option<&Value>) -> Option<String> {
     }
 }
 
-fn refused_with(refusal: Refusal) -> TokenError {
+/// RFC 6749 §5.2, and RFC 8707 §2.
+const REFUSALS: [&str; 7] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+];
+
+fn refused_with(kind: TokenErrorKind, refusal: Refusal) -> TokenError {
     let Refusal { error, description, uri } = &refusal;
     let description = description.iter().map(|text| format!(" ({text})"));
     let uri = uri.iter().map(|uri| format!(", see {uri}"));
     let what: String = iter::once(format!("refused with {error:?}")).chain(description).chain(uri).collect();
-    let kind = match error.as_str() {
-        "temporarily_unavailable" | "server_error" => TokenErrorKind::Server,
-        _ => TokenErrorKind::Refused,
-    };
     TokenError::new(kind, what).with_refusal(refusal)
 }
 
@@ -235,7 +262,7 @@ fn invalid(what: String) -> TokenError {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::token_request::{BodyFormat, TokenRequest};
@@ -290,6 +317,10 @@ mod tests {
             assert_eq!(error.kind(), TokenErrorKind::Refused, "{status}");
             assert_eq!(error.error_description(), Some("no"));
             assert_eq!(error.status().unwrap().as_u16(), status);
+        }
+        for status in [429, 500, 503] {
+            let error = read_as(status, r#"{"status":503,"error":"Service Unavailable"}"#).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Server, "{status}");
         }
         let busy = read_as(503, r#"{"error":"temporarily_unavailable"}"#).unwrap_err();
         assert_eq!(busy.kind(), TokenErrorKind::Server);

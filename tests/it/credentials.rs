@@ -1,12 +1,14 @@
 //! Tokens that no grant gives.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
 
-use http::StatusCode;
-use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::{OAuthLayer, Origins, StaticToken, TokenCache, TokenErrorKind, TokenFile};
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower_oauth::{
+    AccessToken, ClientSecret, OAuthLayer, Origins, StaticToken, TokenCache, TokenErrorKind, TokenFile,
+};
 
-use crate::support::{API, Api, after_back_off, get};
+use crate::support::{API, Api, Body, after_back_off, get};
 
 /// A file of this test alone, gone at its end.
 struct File(PathBuf);
@@ -37,6 +39,61 @@ async fn a_refused_static_token_is_the_callers_401_and_is_tried_again_by_the_nex
     api.accept(1);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
     assert_eq!(api.transcript(), ["token-1 401", "token-1 200"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_basic_credential_is_recovered_for_all_by_a_challenge_of_its_own_scheme() {
+    let file = File::new("basic");
+    file.write("old");
+    let tokens = TokenCache::new(StaticToken::basic("id", ClientSecret::from_file(&file.0)).unwrap());
+    let new = AccessToken::basic("id", "new").unwrap().header_value().clone();
+    let api = tower::service_fn(move |request: Request<Body>| {
+        let known = request.headers().get("authorization") == Some(&new);
+        async move {
+            tokio::task::yield_now().await;
+            let response = Response::builder().status(if known { 200 } else { 401 });
+            Ok::<_, Infallible>(response.header("www-authenticate", "Basic").body(Body::default()).unwrap())
+        }
+    });
+    let client = OAuthLayer::new(tokens.clone(), Origins::new([API]).unwrap()).layer(api);
+    tokens.token().await.unwrap();
+    file.write("new");
+    let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_that_was_read_again_without_change_is_read_again_when_its_token_is_refused() {
+    let api = Api::default();
+    let file = File::new("unchanged");
+    file.write("token-1");
+    let tokens = TokenCache::new(TokenFile::new(&file.0));
+    let sent_with = tokens.token().await.unwrap();
+    tokio::time::advance(TokenFile::DEFAULT_REREAD_AFTER).await;
+    tokens.token().await.unwrap();
+    while tokens.current().unwrap().is_stale() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(tokens.current().unwrap().generation(), sent_with.generation(), "it is the same token");
+    file.write("token-2");
+    api.accept(2);
+    let layer = OAuthLayer::new(tokens, Origins::new([API]).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(api.service());
+    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(api.transcript(), ["token-1 401", "token-2 200"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_no_small_file_is_refused() {
+    let file = File::new("large");
+    file.write(&"x".repeat(65 * 1024));
+    for (path, said) in [(file.0.clone(), "larger than"), (std::env::temp_dir(), "not a file")] {
+        let error = TokenCache::new(TokenFile::new(path)).token().await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Configuration);
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
