@@ -18,6 +18,9 @@ use super::origins::OriginId;
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
 
+/// Futile refreshes of so long ago say nothing of today. Longer than any delay, or a patient client would never see it grow.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
+
 /// One state for each origin that is named, and one for the inner service's own requests.
 #[derive(Debug)]
 pub(crate) struct Breaker(Box<[Mutex<State>]>);
@@ -26,13 +29,7 @@ pub(crate) struct Breaker(Box<[Mutex<State>]>);
 struct State {
     /// How many refreshes in a row have not been seen to help.
     futile: u32,
-    closed: Option<Closed>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Closed {
-    until: Instant,
-    delay: Duration,
+    closed_until: Option<Instant>,
 }
 
 impl Breaker {
@@ -58,19 +55,18 @@ impl Breaker {
 
 impl State {
     fn permits(&mut self, now: Instant) -> bool {
-        if let Some(Closed { until, delay }) = self.closed {
+        if let Some(until) = self.closed_until {
             if now < until {
                 return false;
             }
-            // Long enough ago to say nothing of today.
-            if now >= until + 2 * delay {
+            if now >= until + FORGOTTEN_AFTER {
                 self.futile = 0;
             }
         }
         let doubled = FIRST_DELAY.saturating_mul(1_u32.checked_shl(self.futile).unwrap_or(u32::MAX));
         let delay = doubled.min(LONGEST_DELAY);
         self.futile = self.futile.saturating_add(1);
-        self.closed = Some(Closed { until: now + delay, delay });
+        self.closed_until = Some(now + delay);
         true
     }
 }
@@ -85,7 +81,7 @@ mod tests {
         let mut delays = Vec::new();
         for _ in 0..40 {
             assert!(state.permits(now));
-            let until = state.closed.unwrap().until;
+            let until = state.closed_until.unwrap();
             assert!(!state.permits(until.checked_sub(Duration::from_nanos(1)).unwrap()));
             delays.push((until - now).as_secs());
             now = until;
@@ -99,10 +95,11 @@ mod tests {
         let (mut state, mut now) = (State::default(), Instant::now());
         for _ in 0..5 {
             assert!(state.permits(now));
-            now = state.closed.unwrap().until;
+            now = state.closed_until.unwrap();
         }
-        assert!(state.permits(now + Duration::from_secs(2 * 16)));
-        assert_eq!(state.closed.unwrap().delay, FIRST_DELAY);
+        now += FORGOTTEN_AFTER;
+        assert!(state.permits(now));
+        assert_eq!(state.closed_until, Some(now + FIRST_DELAY));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod readiness;
 mod recovery;
 mod runtimes;
 mod secrets;
+mod simulation;
 mod single_flight;
 mod stacks;
 mod support;

@@ -140,6 +140,17 @@ async fn an_api_that_answers_401_to_everything_costs_at_most_ten_tokens_a_minute
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_patient_client_of_an_api_that_answers_401_to_everything_does_not_cost_a_token_for_each_request() {
+    let world = World::new();
+    let client = refusing(&world);
+    for _ in 0..1200 {
+        client.clone().oneshot(get("/")).await.unwrap();
+        tokio::time::advance(Duration::from_secs(3)).await;
+    }
+    assert!((15..=25).contains(&world.issuer.asked()), "{}", world.issuer.asked());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_storm_on_an_api_that_answers_401_to_everything_counts_as_one_futile_refresh() {
     let world = World::with_token().await;
     let client = refusing(&world);
