@@ -67,3 +67,21 @@ async fn a_day_with_tokens_of_a_day_costs_two_of_them() {
     assert_eq!(day(&world, |_| {}).await, 1);
     assert_eq!(world.issuer.asked(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn chance_is_drawn_once_for_a_token_and_not_with_each_request() {
+    for _ in 0..20 {
+        let world = World::new();
+        world.issuer.plan([Plan::Issue(Duration::from_secs(1000))]);
+        world.get().await.unwrap();
+        world.issuer.close_the_door();
+        // Stale from 500 to 550 seconds on, by chance.
+        tokio::time::advance(Duration::from_secs(525)).await;
+        world.get().await.unwrap();
+        let asked = world.issuer.asked();
+        for _ in 0..50 {
+            world.get().await.unwrap();
+        }
+        assert_eq!(world.issuer.asked(), asked);
+    }
+}
