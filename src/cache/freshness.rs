@@ -17,7 +17,7 @@ const JITTER: f64 = 0.1;
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
+pub(super) enum Freshness {
     /// To be used.
     Fresh,
     /// To be used, and to be renewed behind.

@@ -124,8 +124,7 @@ impl TokenCache {
 
     /// Whether `generation` is the token to use now.
     pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        let is_current = self.0.single_flight.slot().read(|_, current| current == generation);
-        is_current.is_some_and(|(is_current, _)| is_current)
+        self.current().is_some_and(|token| token.generation() == generation)
     }
 
     /// Whether a source gave the very token of one generation again as the other.

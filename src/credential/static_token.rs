@@ -46,9 +46,7 @@ impl StaticToken {
     /// [`ConfigError::StaticToken`] for a user name with a colon, which could not be told from the password.
     pub fn basic(user: impl Into<String>, password: impl Into<ClientSecret>) -> Result<Self, ConfigError> {
         let user = user.into();
-        if user.contains(':') {
-            return Err(refuse("a user name of HTTP Basic authentication cannot have a colon"));
-        }
+        AccessToken::basic(&user, "").map_err(|error| refuse(error.what()))?;
         Ok(Self(Kind::Basic { user, password: password.into() }))
     }
 }

@@ -59,7 +59,8 @@ const OWN_HEADERS: [HeaderName; 7] =
 ///
 /// - Do not build the transport out of the service that the layer guards: a limit that both share deadlocks.
 /// - A transport that follows redirects shows the client's secret to wherever it is sent.
-/// - The answer is a JSON object, by default that of RFC 6749 §5.1 (see [`ResponseFormat`]), of at most [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES).
+/// - The answer is a JSON object, by default that of RFC 6749 §5.1 (see [`ResponseFormat`]), of at most
+///   [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES).
 #[derive(Clone)]
 pub struct TokenEndpoint {
     location: Location,
@@ -228,9 +229,9 @@ impl TokenEndpoint {
         self
     }
 
-    /// Renews a token so long before its expiry, or at half of a lifetime that is too short for that; by default it is 20 minutes
-    /// less a little at random. Never less than twice the margin at which it expires. The old token is used until the new one is there, or until it is within
-    /// [`AccessToken::MAX_EXPIRY_MARGIN`] of its expiry.
+    /// Renews a token so long before its expiry, or at half of a lifetime that is too short for that; by default it is 20
+    /// minutes less a little at random. Never less than twice the margin at which it expires. The old token is used until the
+    /// new one is there, or until it is within [`AccessToken::MAX_EXPIRY_MARGIN`] of its expiry.
     #[must_use]
     pub fn renew_before_expiry(mut self, remaining: Duration) -> Self {
         self.renewal = Renewal::BeforeExpiry(remaining);
