@@ -63,9 +63,36 @@ pub enum TokenErrorKind {
     Panicked,
     /// There is no tokio runtime to fetch on, or it was shut down meanwhile.
     Runtime,
+    /// The limit on token requests is used up, see
+    /// [`TokenCacheBuilder::token_request_limit`](crate::TokenCacheBuilder::token_request_limit).
+    LimitReached,
+    /// The [`TokenCache`](crate::TokenCache) was closed.
+    Closed,
 }
 
 impl TokenErrorKind {
+    /// A name for logs and metrics, such as `invalid_response`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Transport => "transport",
+            Self::Timeout => "timeout",
+            Self::Server => "server",
+            Self::Refused => "refused",
+            Self::InvalidResponse => "invalid_response",
+            Self::Panicked => "panicked",
+            Self::Runtime => "runtime",
+            Self::LimitReached => "limit_reached",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whether the same attempt may well succeed some time later, without anybody's doing.
+    pub(crate) fn may_pass(self) -> bool {
+        matches!(self, Self::Transport | Self::Timeout | Self::Server | Self::LimitReached)
+    }
+
     fn next_step(self) -> &'static str {
         match self {
             Self::Configuration => "correct the configuration of the client",
@@ -84,6 +111,10 @@ impl TokenErrorKind {
                 "this is a bug in the token source, or a tokio runtime without its time or I/O driver (enable_all); the panic message is on stderr"
             }
             Self::Runtime => "call from within a running tokio runtime",
+            Self::LimitReached => {
+                "wait, or allow more with TokenCacheBuilder::token_request_limit where the provider does"
+            }
+            Self::Closed => "this program closed it; build a new one to go on",
         }
     }
 }

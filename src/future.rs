@@ -24,6 +24,7 @@ use crate::{
     error::{TokenError, TokenErrorKind},
     presentation::{OriginId, Presented, SharedPolicy, Shown},
     replay::Replay,
+    telemetry::{Happening, Suppressed},
 };
 
 pin_project! {
@@ -240,16 +241,28 @@ where
     R: Replay<B>,
 {
     let Attempt { policy, origin, shown, retry, again } = attempt;
+    let refused = shown.generation;
+    let (generation, status) = (refused.get(), response.status());
+    let tell = |happening| policy.tokens.telemetry().tell(happening);
     if let Some(Retry { is_cause, .. }) = retry {
-        if is_cause && !policy.is_refusal(shown, &response) && !is_no_answer(response.status()) {
-            policy.breaker.helped(origin);
+        if policy.is_refusal(shown, &response) {
+            tell(Happening::Refused { generation, status: status.as_u16() });
+            tell(Happening::Futile { generation });
+        } else if !is_no_answer(status) {
+            tell(Happening::Recovered { generation });
+            if is_cause {
+                policy.breaker.helped(origin);
+            }
         }
         return ControlFlow::Break(Ok(response));
     }
-    let refused = shown.generation;
+    tell(Happening::Refused { generation, status: status.as_u16() });
     // Where it is out of use already, a token is fetched or there anyway: that costs nothing more.
     let is_cause = policy.tokens.is_current(refused);
-    if is_cause && !policy.breaker.permits(origin) {
+    if !is_cause {
+        tell(Happening::Suppressed { generation, reason: Suppressed::Late });
+    } else if !policy.breaker.permits(origin) {
+        tell(Happening::Suppressed { generation, reason: Suppressed::NoHelp });
         return ControlFlow::Break(Ok(response));
     }
     policy.tokens.invalidate(refused);

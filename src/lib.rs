@@ -130,11 +130,15 @@ mod presentation;
 pub mod replay;
 mod service;
 mod source;
+mod sync;
+mod telemetry;
 mod token;
 mod token_endpoint;
 mod token_request;
 
-pub use cache::{CachedToken, Generation, TokenCache, TokenCacheBuilder};
+pub use cache::{
+    CachedToken, Generation, RefreshState, Status, StatusChanges, TokenCache, TokenCacheBuilder, TokenState,
+};
 pub use client_auth::ClientAuth;
 pub use credential::{StaticToken, TokenFile};
 pub use error::{ConfigError, TokenError, TokenErrorKind};

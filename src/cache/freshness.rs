@@ -50,6 +50,11 @@ impl Schedule {
         }
     }
 
+    /// The next turning point after `now`.
+    pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
+        [self.stale_at, self.expired_at].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
     pub(super) fn at(&self, now: Instant) -> Freshness {
         if self.expired_at.is_some_and(|at| at <= now) {
             Freshness::Expired
@@ -138,6 +143,11 @@ mod tests {
         assert_eq!([at(0), at(49_999)], [Freshness::Fresh; 2]);
         assert_eq!([at(50_000), at(89_999)], [Freshness::Stale; 2]);
         assert_eq!([at(90_000), at(1_000_000)], [Freshness::Expired; 2]);
+        let turn = |seconds| Some(schedule.next_turn(start + Duration::from_secs(seconds))? - start);
+        assert_eq!(
+            [turn(0), turn(50), turn(90)],
+            [Some(50), Some(90), None].map(|s| s.map(Duration::from_secs))
+        );
     }
 
     #[test]

@@ -5,15 +5,26 @@
 //! | `token_cache` | what users see |
 //! | `freshness` | when a token is to be renewed, and when it is not to be sent any more |
 //! | `backoff` | when the next attempt may be made after a failure |
+//! | `limit` | how many attempts a period may see |
+//! | `suspend` | whether the machine slept |
 //! | `slot` | the one token that may be sent now, lock-free |
 //! | `single_flight` | at most one refresh, its outcome for all who wait |
+//! | `status` | what there is to see of all that |
+//! | `model` | `slot` and `single_flight` under all interleavings of their threads |
 
 mod backoff;
 mod freshness;
+mod limit;
+#[cfg(all(test, tower_oauth_loom))]
+mod model;
 mod single_flight;
 mod slot;
+mod status;
+mod suspend;
 mod token_cache;
 
+pub(crate) use slot::Published;
 pub use slot::{CachedToken, Generation};
+pub use status::{RefreshState, Status, StatusChanges, TokenState};
 pub(crate) use token_cache::PendingToken;
 pub use token_cache::{TokenCache, TokenCacheBuilder};

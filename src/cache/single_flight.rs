@@ -11,29 +11,38 @@
 //! 3. A flight is closed in the same step in which its token is published: nobody who looks can see neither.
 //! 4. No code of a user, no await and no wake-up happens under the lock.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, mem, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use futures_util::future::{Either, select};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use super::{
     backoff::Backoff,
-    freshness::Schedule,
-    slot::{CachedToken, Generation, Slot},
+    freshness::Freshness,
+    limit::Limit,
+    slot::{CachedToken, Generation, Glance, Published, Slot},
+    status::{Activity, Survey},
+    suspend::{Moment, WallClock},
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
+    sync::{Mutex, MutexGuard, lock, watch},
+    telemetry::{Attached, Happening, Telemetry},
     token::AccessToken,
 };
 
 type Outcome = Result<CachedToken, TokenError>;
 
-#[derive(Default)]
 pub(super) struct SingleFlight {
     slot: Slot,
     ledger: Mutex<Ledger>,
+    /// Rung after each change of the two.
+    change: Notify,
+    wall_clock: WallClock,
+    telemetry: Telemetry,
 }
 
 #[derive(Default)]
@@ -42,24 +51,113 @@ struct Ledger {
     recent: VecDeque<CachedToken>,
     flight: Option<watch::Receiver<Option<Outcome>>>,
     backoff: Backoff,
+    limit: Option<Limit>,
+    last_error: Option<TokenError>,
+    /// How many flights have landed so far, well or not.
+    landed: u64,
+    is_closed: bool,
 }
 
 impl Ledger {
     const REMEMBERED: usize = 8;
+
+    /// What is done for the next token; where that is nothing, whether something keeps it on the ground.
+    fn activity(&mut self, now: Instant) -> (Activity, Option<TokenError>) {
+        if self.is_closed {
+            return (Activity::Closed, Some(closed()));
+        }
+        if self.flight.is_some() {
+            return (Activity::Refreshing, None);
+        }
+        if let Some((until, error)) = self.backoff.blocked(now) {
+            return (Activity::BackingOff(until), Some(error));
+        }
+        match self.limit.as_mut().and_then(|limit| limit.reached(now)) {
+            Some(left) => (Activity::LimitReached(now + left), Some(limit_reached(now + left))),
+            None => (Activity::Idle, None),
+        }
+    }
 }
 
 /// What somebody who needs a token does next.
 pub(super) enum Entry {
     Cached(CachedToken),
-    /// The last attempt failed, and the next one is not to be made yet.
+    /// No attempt is to be made now.
     Blocked(TokenError),
     Joined(Flight),
     Opened(Ticket, Flight),
 }
 
+/// Why a flight was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    First,
+    Stale,
+    Expired,
+    Refused,
+}
+
+impl Reason {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl SingleFlight {
-    pub(super) fn slot(&self) -> &Slot {
-        &self.slot
+    pub(super) fn new(limit: Option<Limit>, wall_clock: WallClock, telemetry: Telemetry) -> Self {
+        let ledger = Mutex::new(Ledger { limit, ..Ledger::default() });
+        Self { slot: Slot::default(), ledger, change: Notify::new(), wall_clock, telemetry }
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Lets `read` see the token that may be sent now. Takes no lock.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> Option<(T, Freshness)> {
+        let mut read = Some(read);
+        loop {
+            match self.slot.glance(|published| read.take().map(|read| read(published))) {
+                Glance::Token(seen, freshness) => return Some((seen?, freshness)),
+                Glance::Nothing => return None,
+                Glance::ClocksAreDue => self.compare_clocks(),
+            }
+        }
+    }
+
+    /// The token that may be sent now. Takes no lock.
+    pub(super) fn current(&self) -> Option<CachedToken> {
+        self.read(|_| ())?;
+        self.slot.load()
+    }
+
+    /// Whatever its age: also an expired token is there until it is replaced.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.slot.generation()
+    }
+
+    #[cold]
+    fn compare_clocks(&self) {
+        let Some(token) = self.slot.get() else { return };
+        let Some((slept, older)) = token.after_sleep(&self.wall_clock) else {
+            return token
+                .remaining()
+                .into_iter()
+                .for_each(|left| self.telemetry.tell(Happening::Remaining(left)));
+        };
+        let ledger = self.lock();
+        // Unless it was refused or replaced meanwhile.
+        if self.slot.get().is_some_and(|current| current.is(&token)) {
+            self.slot.publish(&older);
+        }
+        drop(ledger);
+        self.telemetry.tell(Happening::Slept(slept));
+        self.change.notify_waiters();
     }
 
     /// For somebody who has no token.
@@ -68,13 +166,18 @@ impl SingleFlight {
         if let Some(token) = self.slot.load() {
             return Entry::Cached(token);
         }
+        if let (_, Some(error)) = ledger.activity(Instant::now()) {
+            return Entry::Blocked(error);
+        }
         if let Some(flight) = &ledger.flight {
             return Entry::Joined(Flight(flight.clone()));
         }
-        if let Some(error) = ledger.backoff.blocked(Instant::now()) {
-            return Entry::Blocked(error);
-        }
-        let ticket = self.open(&mut ledger);
+        let reason = match (self.slot.generation(), ledger.recent.is_empty()) {
+            (Some(_), _) => Reason::Expired,
+            (None, true) => Reason::First,
+            (None, false) => Reason::Refused,
+        };
+        let ticket = self.open(&mut ledger, reason);
         let flight = Flight(ticket.subscribe());
         Entry::Opened(ticket, flight)
     }
@@ -83,22 +186,32 @@ impl SingleFlight {
     pub(super) fn renew(self: &Arc<Self>) -> Option<Ticket> {
         let mut ledger = self.lock();
         let due = self.slot.load().is_some_and(|token| token.is_stale());
-        let free = ledger.flight.is_none() && ledger.backoff.blocked(Instant::now()).is_none();
-        (due && free).then(|| self.open(&mut ledger))
+        let free = ledger.activity(Instant::now()).0 == Activity::Idle;
+        (due && free).then(|| self.open(&mut ledger, Reason::Stale))
     }
 
-    fn open(self: &Arc<Self>, ledger: &mut Ledger) -> Ticket {
+    fn open(self: &Arc<Self>, ledger: &mut Ledger, reason: Reason) -> Ticket {
         let (outcome, flight) = watch::channel(None);
         ledger.flight = Some(flight);
-        Ticket { of: Arc::clone(self), outcome: Some(outcome) }
+        let last_for = ledger.limit.as_mut().and_then(|limit| {
+            let now = Instant::now();
+            limit.count(now);
+            limit.reached(now)
+        });
+        let replaces = ledger.recent.back().map(CachedToken::generation);
+        Ticket { of: Arc::clone(self), outcome: Some(outcome), reason, replaces, last_for, departed: None }
     }
 
     /// Takes the refused token out of use, unless a newer one is there already.
     pub(super) fn invalidate(&self, refused: Generation) -> bool {
-        let _ledger = self.lock();
+        let ledger = self.lock();
         let current = self.slot.generation() == Some(refused);
         if current {
             self.slot.clear();
+        }
+        drop(ledger);
+        if current {
+            self.change.notify_waiters();
         }
         current
     }
@@ -113,7 +226,48 @@ impl SingleFlight {
         }
     }
 
-    fn publish(&self, ledger: &mut Ledger, token: AccessToken) -> Outcome {
+    /// Ends everything, for good: there is no token any more, and the flight in the air lands without one.
+    pub(super) fn close(&self) {
+        let mut ledger = self.lock();
+        let was_closed = mem::replace(&mut ledger.is_closed, true);
+        self.slot.clear();
+        let recent = mem::take(&mut ledger.recent);
+        drop(ledger);
+        drop(recent);
+        if !was_closed {
+            self.telemetry.tell(Happening::Closed);
+            self.change.notify_waiters();
+        }
+    }
+
+    async fn closed(&self) {
+        loop {
+            let mut changed = pin!(self.changed());
+            changed.as_mut().enable();
+            if self.lock().is_closed {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The next change of what [`survey`](Self::survey) sees, but for those by the mere passing of time.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.change.notified()
+    }
+
+    pub(super) fn survey(&self) -> Survey {
+        // For the sake of the clocks.
+        self.read(|_| ());
+        let mut ledger = self.lock();
+        let now = Instant::now();
+        let token = self.slot.get().filter(|token| token.freshness(now) != Freshness::Expired);
+        let (activity, _) = ledger.activity(now);
+        Survey { now, token, activity, last_error: ledger.last_error.clone(), landed: ledger.landed }
+    }
+
+    fn publish(&self, ledger: &mut Ledger, arrival: Arrival) -> Outcome {
+        let Arrival { token, departed, attached } = arrival;
         // A renewal that brings the same token again is no new one: a refusal of it must not be taken for a late one.
         let current = self.slot.load().filter(|current| current.header_value() == token.header_value());
         let generation = match (&current, ledger.recent.back()) {
@@ -121,8 +275,7 @@ impl SingleFlight {
             (None, Some(last)) => last.generation().next(),
             (None, None) => Generation::FIRST,
         };
-        let schedule = Schedule::of(&token, fastrand::f64());
-        let token = CachedToken::new(token, generation, schedule);
+        let token = CachedToken::new(token, generation, fastrand::f64(), departed, attached);
         if token.is_expired() {
             return Err(expired_on_arrival());
         }
@@ -138,7 +291,7 @@ impl SingleFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ledger)
     }
 }
 
@@ -146,6 +299,18 @@ impl SingleFlight {
 pub(super) struct Ticket {
     of: Arc<SingleFlight>,
     outcome: Option<watch::Sender<Option<Outcome>>>,
+    reason: Reason,
+    replaces: Option<Generation>,
+    /// Where this is the last flight that the limit allows: how long there can be no other.
+    last_for: Option<Duration>,
+    departed: Option<Moment>,
+}
+
+/// What has been fetched, with all that has to be asked of others' code before the lock is taken.
+struct Arrival {
+    token: AccessToken,
+    departed: Moment,
+    attached: Attached,
 }
 
 impl Ticket {
@@ -153,24 +318,70 @@ impl Ticket {
         self.outcome.as_ref().map_or_else(|| watch::channel(None).1, watch::Sender::subscribe)
     }
 
-    pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
-        self.close(fetched);
+    /// To be called when the fetch begins.
+    pub(super) fn depart(&mut self) {
+        self.departed = Some(Moment::now(&self.of.wall_clock));
+        self.of.change.notify_waiters();
+        if let Some(next_request) = self.last_for {
+            self.of.telemetry.tell(Happening::LimitReached { next_request });
+        }
     }
 
-    fn close(&mut self, fetched: Result<AccessToken, TokenError>) {
+    /// Says of `fetch` what it is for, and ends it where the cache is closed.
+    pub(super) async fn fly<T>(
+        &self,
+        fetch: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, TokenError> {
+        let replaces = self.replaces.map(Generation::get);
+        let fetch = self.of.telemetry.refreshing(fetch, self.reason.as_str(), replaces);
+        match select(pin!(fetch), pin!(self.of.closed())).await {
+            Either::Left((fetched, _)) => fetched,
+            Either::Right(_) => Err(closed()),
+        }
+    }
+
+    pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
+        let arrival = fetched.map(|token| Arrival {
+            token,
+            departed: self.departed.unwrap_or_else(|| Moment::now(&self.of.wall_clock)),
+            attached: self.of.telemetry.attached(),
+        });
+        self.close(arrival);
+    }
+
+    fn close(&mut self, arrival: Result<Arrival, TokenError>) {
         let Some(sender) = self.outcome.take() else { return };
         let mut ledger = self.of.lock();
-        let outcome = match fetched.and_then(|token| self.of.publish(&mut ledger, token)) {
+        let landed = match arrival {
+            _ if ledger.is_closed => Err(closed()),
+            Ok(arrival) => self.of.publish(&mut ledger, arrival),
+            Err(error) => Err(error),
+        };
+        let outcome = match landed {
             Ok(token) => {
                 ledger.backoff.succeeded();
                 Ok(token)
             }
             Err(error) => Err(ledger.backoff.failed(error, Instant::now(), fastrand::f64())),
         };
+        ledger.last_error = outcome.as_ref().err().cloned();
+        ledger.landed += 1;
         let flight = ledger.flight.take();
         drop(ledger);
         drop(flight);
-        sender.send_replace(Some(outcome));
+        sender.send_replace(Some(outcome.clone()));
+        self.of.change.notify_waiters();
+        self.report(&outcome);
+    }
+
+    fn report(&self, outcome: &Outcome) {
+        let took = self.departed.map(|departed| departed.monotonic.elapsed()).unwrap_or_default();
+        self.of.telemetry.tell(match outcome {
+            Ok(token) => {
+                Happening::Fetched { generation: token.generation().get(), lifetime: token.lifetime(), took }
+            }
+            Err(error) => Happening::FetchFailed { kind: error.kind().as_str(), error, took },
+        });
     }
 }
 
@@ -208,6 +419,18 @@ fn shut_down() -> TokenError {
     TokenError::new(TokenErrorKind::Runtime, "the tokio runtime that fetched the token was shut down")
 }
 
+fn limit_reached(until: Instant) -> TokenError {
+    TokenError::new(
+        TokenErrorKind::LimitReached,
+        "a token is needed, and the limit on token requests of this cache is used up",
+    )
+    .with_next_attempt(until)
+}
+
+fn closed() -> TokenError {
+    TokenError::new(TokenErrorKind::Closed, "the token cache is closed")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,20 +444,24 @@ mod tests {
         }
     }
 
+    fn single_flight() -> Arc<SingleFlight> {
+        Arc::new(SingleFlight::new(None, WallClock::default(), Telemetry::of("test".into())))
+    }
+
     fn token() -> Result<AccessToken, TokenError> {
         AccessToken::bearer("t")
     }
 
     #[test]
     fn whoever_comes_after_the_landing_finds_the_token_and_opens_no_flight() {
-        let single_flight = Arc::new(SingleFlight::default());
+        let single_flight = single_flight();
         open(&single_flight).finish(token());
         assert!(matches!(single_flight.enter(), Entry::Cached(_)));
     }
 
     #[test]
     fn whoever_comes_during_the_flight_joins_it() {
-        let single_flight = Arc::new(SingleFlight::default());
+        let single_flight = single_flight();
         let ticket = open(&single_flight);
         assert!(matches!(single_flight.enter(), Entry::Joined(_)));
         ticket.finish(token());
@@ -242,28 +469,28 @@ mod tests {
 
     #[test]
     fn a_flight_that_lost_its_ticket_makes_way_for_the_next() {
-        let single_flight = Arc::new(SingleFlight::default());
+        let single_flight = single_flight();
         drop(open(&single_flight));
         open(&single_flight).finish(token());
     }
 
     #[test]
     fn a_flight_that_failed_keeps_the_next_one_away_for_a_while() {
-        let single_flight = Arc::new(SingleFlight::default());
+        let single_flight = single_flight();
         open(&single_flight).finish(Err(panicked()));
         assert!(matches!(single_flight.enter(), Entry::Blocked(error) if error.next_attempt_in().is_some()));
     }
 
     #[test]
     fn a_refusal_during_the_flight_does_not_touch_its_token() {
-        let single_flight = Arc::new(SingleFlight::default());
+        let single_flight = single_flight();
         open(&single_flight).finish(token());
-        let refused = single_flight.slot().generation().unwrap();
+        let refused = single_flight.generation().unwrap();
         assert!(single_flight.invalidate(refused));
         let ticket = open(&single_flight);
         assert!(!single_flight.invalidate(refused));
         ticket.finish(token());
         assert!(!single_flight.invalidate(refused));
-        assert_eq!(single_flight.slot().generation(), Some(refused.next()));
+        assert_eq!(single_flight.generation(), Some(refused.next()));
     }
 }

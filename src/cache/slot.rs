@@ -1,12 +1,14 @@
 //! The one token that may be sent now.
 
-use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc};
+use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
-use super::freshness::{Freshness, Schedule};
-use crate::token::AccessToken;
+use super::{
+    freshness::{Freshness, Schedule},
+    suspend::{Lookout, Moment, WallClock},
+};
+use crate::{sync::Pointer, telemetry::Attached, token::AccessToken};
 
 /// Which token of a [`TokenCache`](crate::TokenCache) this is: the first one fetched is 1, each later one is greater.
 ///
@@ -38,15 +40,44 @@ impl fmt::Display for Generation {
 #[derive(Clone)]
 pub struct CachedToken(Arc<Published>);
 
-struct Published {
-    token: AccessToken,
+/// A token as all who read the slot share it.
+pub(crate) struct Published {
+    pub(crate) token: AccessToken,
+    pub(crate) generation: Generation,
+    /// Counts the requests that it is attached to.
+    pub(crate) attached: Attached,
     schedule: Schedule,
-    generation: Generation,
+    /// What the schedule was drawn with: once for a token.
+    chance: f64,
+    lookout: Lookout,
 }
 
 impl CachedToken {
-    pub(super) fn new(token: AccessToken, generation: Generation, schedule: Schedule) -> Self {
-        Self(Arc::new(Published { token, schedule, generation }))
+    /// `fetched_at` is no later than the age of the token counts from.
+    pub(super) fn new(
+        token: AccessToken,
+        generation: Generation,
+        chance: f64,
+        fetched_at: Moment,
+        attached: Attached,
+    ) -> Self {
+        let schedule = Schedule::of(&token, chance);
+        let lookout = Lookout::since(fetched_at);
+        Self(Arc::new(Published { token, generation, attached, schedule, chance, lookout }))
+    }
+
+    /// The same token by the wall clock, where that says that the machine slept.
+    pub(super) fn after_sleep(&self, clock: &WallClock) -> Option<(Duration, Self)> {
+        let slept = self.0.lookout.slept(clock)?;
+        let older = self.0.token.clone().older_by(slept);
+        let attached = self.0.attached.clone();
+        let older = Self::new(older, self.0.generation, self.0.chance, Moment::now(clock), attached);
+        Some((slept, older))
+    }
+
+    /// Whether they are one, and not merely equal.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What to pass to [`TokenCache::invalidate`](crate::TokenCache::invalidate) when this token was refused.
@@ -59,17 +90,22 @@ impl CachedToken {
     /// sent any more.
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        self.freshness() == Freshness::Expired
+        self.freshness(Instant::now()) == Freshness::Expired
     }
 
     /// Whether the token is due for renewal: it may be sent, and the next use of it through the cache has it renewed.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.freshness() == Freshness::Stale
+        self.freshness(Instant::now()) == Freshness::Stale
     }
 
-    pub(super) fn freshness(&self) -> Freshness {
-        self.0.schedule.at(Instant::now())
+    pub(super) fn freshness(&self, now: Instant) -> Freshness {
+        self.0.schedule.at(now)
+    }
+
+    /// When its freshness changes next.
+    pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
+        self.0.schedule.next_turn(now)
     }
 }
 
@@ -92,31 +128,47 @@ impl fmt::Debug for CachedToken {
 
 /// Holds the token that may be sent now. Reading takes no lock; writing is serialized by the single flight.
 #[derive(Default)]
-pub(super) struct Slot(ArcSwapOption<Published>);
+pub(super) struct Slot(Pointer<Published>);
+
+/// What a reader finds.
+pub(super) enum Glance<T> {
+    Token(T, Freshness),
+    /// None that may be sent.
+    Nothing,
+    /// The clocks are to be compared first.
+    ClocksAreDue,
+}
 
 impl Slot {
-    /// The token, unless it has expired.
-    pub(super) fn load(&self) -> Option<CachedToken> {
-        self.0.load_full().map(CachedToken).filter(|token| !token.is_expired())
+    /// Takes no share of the token.
+    pub(super) fn glance<T>(&self, read: impl FnOnce(&Published) -> T) -> Glance<T> {
+        self.0.read(|published| {
+            let Some(published) = published else { return Glance::Nothing };
+            let now = Instant::now();
+            match published.schedule.at(now) {
+                Freshness::Expired => Glance::Nothing,
+                _ if published.lookout.is_due(now) => Glance::ClocksAreDue,
+                freshness => Glance::Token(read(published), freshness),
+            }
+        })
     }
 
-    /// The guard of the lock-free pointer lives in here only, never across an await (design invariant 7).
-    pub(super) fn read<T>(&self, read: impl FnOnce(&AccessToken, Generation) -> T) -> Option<(T, Freshness)> {
-        let guard = self.0.load();
-        let Published { token, schedule, generation } = &**guard.as_ref()?;
-        match schedule.at(Instant::now()) {
-            Freshness::Expired => None,
-            freshness => Some((read(token, *generation), freshness)),
-        }
+    /// The token, unless it has expired.
+    pub(super) fn load(&self) -> Option<CachedToken> {
+        self.get().filter(|token| !token.is_expired())
+    }
+
+    /// Whatever its age: also an expired token is there until it is replaced.
+    pub(super) fn get(&self) -> Option<CachedToken> {
+        self.0.load().map(CachedToken)
+    }
+
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.0.read(|published| published.map(|published| published.generation))
     }
 
     pub(super) fn publish(&self, token: &CachedToken) {
         self.0.store(Some(Arc::clone(&token.0)));
-    }
-
-    /// Whatever its age: also an expired token is there until it is replaced.
-    pub(super) fn generation(&self) -> Option<Generation> {
-        self.0.load().as_ref().map(|published| published.generation)
     }
 
     pub(super) fn clear(&self) {

@@ -1,16 +1,19 @@
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration, time::SystemTime};
 
 use tokio::runtime::Handle;
 
 use super::{
     freshness::Freshness,
+    limit::Limit,
     single_flight::{Entry, SingleFlight, Ticket},
-    slot::{CachedToken, Generation},
+    slot::{CachedToken, Generation, Published},
+    status::{Status, StatusChanges},
+    suspend::WallClock,
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::{DynTokenSource, TokenSource},
-    token::AccessToken,
+    telemetry::{Happening, Telemetry},
 };
 
 /// A token on its way, as a future that can be named and moved.
@@ -45,6 +48,9 @@ pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, T
 /// - A source that gives a refused token *again* starts a new generation with it: the next request shows it once more, as
 ///   the refusal may have been a passing one. The request that was refused is not repeated with it.
 /// - A stale token is renewed when it is used: an idle cache fetches nothing.
+/// - It lives until its last clone is dropped, those in layers and their services included, or until it is
+///   [closed](Self::close): that ends its background work, too.
+/// - Where the machine sleeps, the token grows older by the wall clock. That is looked at every 30 s while the token is used.
 /// - After a fetch that failed, the next one is not made before the back-off has passed. Until then, whoever needs a token gets
 ///   the error of the last one at once, with [`TokenError::next_attempt_in`].
 #[derive(Clone)]
@@ -59,6 +65,8 @@ struct Shared {
 impl TokenCache {
     /// How long one fetch may take, unless [`TokenCacheBuilder::refresh_timeout`] says otherwise.
     pub const DEFAULT_REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+    /// What a cache is called, unless [`TokenCacheBuilder::name`] says otherwise.
+    pub const DEFAULT_NAME: &str = "default";
 
     /// A cache that has no token yet and gets it from `source`, with all settings at their defaults.
     pub fn new(source: impl TokenSource) -> Self {
@@ -67,7 +75,13 @@ impl TokenCache {
 
     /// A cache with settings of your own.
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
-        TokenCacheBuilder { source: Arc::new(source), refresh_timeout: Self::DEFAULT_REFRESH_TIMEOUT }
+        TokenCacheBuilder {
+            source: Arc::new(source),
+            name: Self::DEFAULT_NAME.into(),
+            refresh_timeout: Self::DEFAULT_REFRESH_TIMEOUT,
+            limit: None,
+            wall_clock: WallClock::default(),
+        }
     }
 
     /// The token to use now. Fetches it, or waits for the fetch under way, where there is none.
@@ -97,9 +111,10 @@ impl TokenCache {
                     flight
                 }
             };
+            self.0.single_flight.telemetry().tell(Happening::Waited);
             let landed = flight.landed().await?;
             // It may have been refused meanwhile, or have expired where this task was not run for long: once more, then.
-            if self.0.single_flight.slot().generation() == Some(landed.generation()) {
+            if self.0.single_flight.generation() == Some(landed.generation()) {
                 match landed.is_expired() {
                     false => return Ok(landed),
                     true if came_too_late => return Err(too_short_lived()),
@@ -112,7 +127,7 @@ impl TokenCache {
     /// The token to use now, if there is one. Neither fetches nor waits.
     #[must_use]
     pub fn current(&self) -> Option<CachedToken> {
-        self.0.single_flight.slot().load()
+        self.0.single_flight.current()
     }
 
     /// Takes a refused token out of use: the next call of [`token`](Self::token) fetches. Says whether it was still in use;
@@ -120,6 +135,58 @@ impl TokenCache {
     #[allow(clippy::must_use_candidate)] // called for what it does
     pub fn invalidate(&self, refused: Generation) -> bool {
         self.0.single_flight.invalidate(refused)
+    }
+
+    /// Gets a token before the first request needs one. Where the failure may pass without anybody's doing
+    /// ([`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout), [`Server`](TokenErrorKind::Server),
+    /// [`LimitReached`](TokenErrorKind::LimitReached)), it tries again after each back-off, for as long as it takes: bound it
+    /// with `tokio::time::timeout`. For a single attempt there is [`token`](Self::token).
+    ///
+    /// ```no_run
+    /// # async fn example(cache: tower_oauth::TokenCache) -> Result<(), tower::BoxError> {
+    /// // At start-up: an authorization server that is not up yet is waited for, a wrong secret is found at once.
+    /// tokio::time::timeout(std::time::Duration::from_secs(60), cache.warm_up()).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What somebody has to mend: every other [`TokenErrorKind`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, like [`token`](Self::token).
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
+        loop {
+            match self.token().await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind().may_pass() => {
+                    tokio::time::sleep(error.next_attempt_in().unwrap_or_default()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What the cache has and does now. Neither fetches nor waits.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.single_flight.survey().status()
+    }
+
+    /// Follows the [`status`](Self::status).
+    #[must_use]
+    pub fn subscribe(&self) -> StatusChanges {
+        StatusChanges::of(Arc::clone(&self.0.single_flight))
+    }
+
+    /// Ends the cache, with all its clones: the fetch under way is called off, the token is dropped, and whoever needs one, now
+    /// or later, gets [`TokenErrorKind::Closed`]. Dropping the last clone does the same.
+    ///
+    /// The fetch ends when its runtime next runs it. Requests that are under way with the token end as they will.
+    pub fn close(&self) {
+        self.0.single_flight.close();
     }
 
     /// Whether `generation` is the token to use now.
@@ -133,12 +200,16 @@ impl TokenCache {
     }
 
     /// Lets `read` see the current token without taking a share of it.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&AccessToken, Generation) -> T) -> Option<T> {
-        let (read, freshness) = self.0.single_flight.slot().read(read)?;
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> Option<T> {
+        let (read, freshness) = self.0.single_flight.read(read)?;
         if freshness == Freshness::Stale {
             self.renew();
         }
         Some(read)
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        self.0.single_flight.telemetry()
     }
 
     /// Renews a stale token behind the back of whoever uses it.
@@ -157,7 +228,8 @@ impl TokenCache {
     }
 
     /// Detached from the caller: neither its cancellation nor its panic ends the fetch.
-    fn take_off(&self, ticket: Ticket) {
+    fn take_off(&self, mut ticket: Ticket) {
+        ticket.depart();
         let source = Arc::clone(&self.0.source);
         let limit = self.0.refresh_timeout;
         match Handle::try_current() {
@@ -170,14 +242,24 @@ impl TokenCache {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.single_flight.close();
+    }
+}
+
 async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration) {
-    let fetched = tokio::time::timeout(limit, async { source.fetch_boxed().await }).await;
-    ticket.finish(fetched.unwrap_or_else(|_| {
-        Err(TokenError::new(
-            TokenErrorKind::Timeout,
-            format!("the token source gave no token within {limit:?}"),
-        ))
-    }));
+    let fetched = ticket.fly(async {
+        match tokio::time::timeout(limit, source.fetch_boxed()).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(TokenError::new(
+                TokenErrorKind::Timeout,
+                format!("the token source gave no token within {limit:?}"),
+            )),
+        }
+    });
+    let fetched = fetched.await;
+    ticket.finish(fetched);
 }
 
 fn too_short_lived() -> TokenError {
@@ -190,6 +272,7 @@ fn too_short_lived() -> TokenError {
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
+            .field("name", &self.telemetry().name())
             .field("current", &self.current())
             .field("refresh_timeout", &self.0.refresh_timeout)
             .finish_non_exhaustive()
@@ -200,10 +283,19 @@ impl fmt::Debug for TokenCache {
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Arc<dyn DynTokenSource>,
+    name: Arc<str>,
     refresh_timeout: Duration,
+    limit: Option<Limit>,
+    wall_clock: WallClock,
 }
 
 impl TokenCacheBuilder {
+    /// What the cache is called in events and metrics, where there are several; by default [`TokenCache::DEFAULT_NAME`].
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// How long one fetch may take before those who wait get [`TokenErrorKind::Timeout`]; by default
     /// [`TokenCache::DEFAULT_REFRESH_TIMEOUT`].
     pub fn refresh_timeout(mut self, limit: Duration) -> Self {
@@ -211,11 +303,40 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// At most so many token requests in any stretch of time as long as `period`, such as the daily limit of the provider. By
+    /// default there is none: reuse and back-off keep them few.
+    ///
+    /// Once it is used up, the token that is there is served until it expires or is refused; who needs a new one gets
+    /// [`TokenErrorKind::LimitReached`], with [`TokenError::next_attempt_in`]. Failed requests count. It is kept by this cache
+    /// alone, from its beginning on: share a daily limit among your processes, and leave room for restarts.
+    ///
+    /// ```
+    /// # use std::{num::NonZeroU32, time::Duration};
+    /// # use tower_oauth::{AccessToken, TokenCache};
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// const MOST: NonZeroU32 = NonZeroU32::new(100).unwrap();
+    ///
+    /// let cache = TokenCache::builder(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") })
+    ///     .token_request_limit(MOST, DAY)
+    ///     .build();
+    /// ```
+    pub fn token_request_limit(mut self, most: NonZeroU32, period: Duration) -> Self {
+        self.limit = Some(Limit::new(most, period));
+        self
+    }
+
+    /// What tells the time of day, for tests of a machine that slept; by default [`SystemTime::now`]. Only differences count.
+    pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.wall_clock = WallClock::new(now);
+        self
+    }
+
     /// The cache. Needs no runtime.
     #[must_use]
     pub fn build(self) -> TokenCache {
+        let telemetry = Telemetry::of(self.name);
         TokenCache(Arc::new(Shared {
-            single_flight: Arc::default(),
+            single_flight: Arc::new(SingleFlight::new(self.limit, self.wall_clock, telemetry)),
             source: self.source,
             refresh_timeout: self.refresh_timeout,
         }))
@@ -225,7 +346,9 @@ impl TokenCacheBuilder {
 impl fmt::Debug for TokenCacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCacheBuilder")
+            .field("name", &self.name)
             .field("refresh_timeout", &self.refresh_timeout)
+            .field("limit", &self.limit)
             .finish_non_exhaustive()
     }
 }

@@ -6,14 +6,12 @@
 //! after a first that was recovered is recovered at once, and a request that is cancelled, fails, or cannot be retried costs no
 //! more than one that is refused again.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::origins::OriginId;
+use crate::sync::{Mutex, MutexGuard, lock};
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -49,7 +47,7 @@ impl Breaker {
     }
 
     fn state(&self, OriginId(index): OriginId) -> MutexGuard<'_, State> {
-        self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0[index])
     }
 }
 

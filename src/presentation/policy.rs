@@ -7,7 +7,7 @@ use http::{
 
 use super::{Breaker, Origins, Verdict};
 use crate::{
-    cache::{Generation, TokenCache},
+    cache::{Generation, Published, TokenCache},
     token::Scheme,
 };
 
@@ -42,9 +42,10 @@ impl<R> Policy<R> {
     /// Puts the current token on.
     pub(crate) fn present(&self, headers: &mut HeaderMap) -> Presented {
         let Ok(Entry::Vacant(place)) = headers.try_entry(AUTHORIZATION) else { return Presented::Declined };
-        let shown = self.tokens.read(|token, generation| {
+        let shown = self.tokens.read(|Published { token, generation, attached, .. }| {
             place.insert(token.header_value().clone());
-            Shown { generation, scheme: token.scheme() }
+            attached.count();
+            Shown { generation: *generation, scheme: token.scheme() }
         });
         shown.map_or(Presented::NoToken, Presented::Token)
     }

@@ -131,6 +131,16 @@ impl AccessToken {
         self
     }
 
+    /// So much older. Beyond what the clock can tell, it is out of life.
+    #[must_use]
+    pub(crate) fn older_by(mut self, age: Duration) -> Self {
+        match self.since.checked_sub(age) {
+            Some(since) => self.since = since,
+            None => self.lifetime = self.lifetime.map(|_| Duration::ZERO),
+        }
+        self
+    }
+
     #[must_use]
     pub(crate) fn renewed(mut self, renewal: Renewal) -> Self {
         self.renewal = renewal;

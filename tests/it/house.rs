@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Who may import whom: only what stands on a lower line. See `src/docs/architecture.md`.
 const STRATA: &[&[&str]] = &[
-    &["authority", "error", "replay"],
+    &["authority", "error", "replay", "sync", "telemetry"],
     &["token"],
     &["source", "token_request"],
     &["cache", "client_auth", "credential"],

@@ -1,0 +1,59 @@
+//! How many token requests a period may see: a pure function of those made and of time.
+
+use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+/// At most `most` requests in any stretch of time as long as `period`.
+#[derive(Debug)]
+pub(super) struct Limit {
+    most: NonZeroU32,
+    period: Duration,
+    /// The requests within the last period, oldest first: never more than `most`.
+    made: VecDeque<Instant>,
+}
+
+impl Limit {
+    pub(super) fn new(most: NonZeroU32, period: Duration) -> Self {
+        Self { most, period, made: VecDeque::new() }
+    }
+
+    /// How long no request may be made any more. `None`: the next one may be made now.
+    pub(super) fn reached(&mut self, now: Instant) -> Option<Duration> {
+        while self.made.front().is_some_and(|made| now.saturating_duration_since(*made) >= self.period) {
+            self.made.pop_front();
+        }
+        let is_reached = self.made.len() >= usize::try_from(self.most.get()).unwrap_or(usize::MAX);
+        let oldest = self.made.front().filter(|_| is_reached)?;
+        Some(self.period.saturating_sub(now.saturating_duration_since(*oldest)))
+    }
+
+    pub(super) fn count(&mut self, now: Instant) {
+        self.made.push_back(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn no_stretch_as_long_as_the_period_sees_more_than_the_limit() {
+        let start = Instant::now();
+        let at = |seconds| start + seconds * SECOND;
+        let mut limit = Limit::new(NonZeroU32::new(2).unwrap(), 10 * SECOND);
+        assert_eq!(limit.reached(at(0)), None);
+        limit.count(at(0));
+        assert_eq!(limit.reached(at(4)), None);
+        limit.count(at(4));
+        assert_eq!(limit.reached(at(4)), Some(6 * SECOND));
+        assert_eq!(limit.reached(at(9)), Some(SECOND));
+        assert_eq!(limit.reached(at(10)), None, "the first is ten seconds ago");
+        limit.count(at(10));
+        assert_eq!(limit.reached(at(10)), Some(4 * SECOND));
+        assert_eq!(limit.reached(at(20)), None);
+        assert_eq!(limit.made.len(), 0, "nothing is remembered for longer than it counts");
+    }
+}

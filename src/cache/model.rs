@@ -1,0 +1,306 @@
+//! The slot and the single flight under every interleaving of their threads, by [loom](https://docs.rs/loom):
+//!
+//! ```sh
+//! RUSTFLAGS='--cfg tower_oauth_loom' cargo test --lib --target-dir target/loom model
+//! ```
+//!
+//! The mutex and the atomic are loom's, the lock-free pointer and the channel are stood in for (see `sync`). The `Notify` of
+//! tokio is as it is: loom sees each call of it as one step.
+//!
+//! With three threads that all fetch, all interleavings take hours: those models see the ones in which threads are
+//! interrupted up to three times where they could have gone on. The others see all.
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use loom::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+
+use super::{
+    single_flight::{Entry, Flight, SingleFlight, Ticket},
+    slot::Generation,
+    suspend::WallClock,
+};
+use crate::{
+    error::{TokenError, TokenErrorKind},
+    sync::lock,
+    telemetry::Telemetry,
+    token::AccessToken,
+};
+
+/// Runs a future on the thread of the caller. A wake-up that is missed blocks it for ever, which loom reports.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Bell(Mutex<bool>, Condvar);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            *lock(&self.0) = true;
+            self.1.notify_one();
+        }
+    }
+
+    let bell = Arc::new(Bell(Mutex::new(false), Condvar::new()));
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut has_rung = lock(&bell.0);
+        while !*has_rung {
+            has_rung = bell.1.wait(has_rung).unwrap();
+        }
+        *has_rung = false;
+    }
+}
+
+/// A single flight, and how many fetches were begun for it, at most one at a time.
+#[derive(Clone)]
+struct Tower {
+    single_flight: Arc<SingleFlight>,
+    begun: Arc<AtomicUsize>,
+    in_the_air: Arc<AtomicUsize>,
+}
+
+impl Tower {
+    /// With a token of generation `tokens`, where that is not zero; those before it were refused.
+    fn with(tokens: u64) -> Self {
+        let single_flight = SingleFlight::new(None, WallClock::default(), Telemetry::of("model".into()));
+        let tower = Self {
+            single_flight: Arc::new(single_flight),
+            begun: Arc::default(),
+            in_the_air: Arc::default(),
+        };
+        for generation in 1..=tokens {
+            tower.generation().map(|refused| tower.single_flight.invalidate(refused));
+            tower.fetch();
+            assert_eq!(tower.number(), Some(generation));
+        }
+        tower.begun.store(0, Ordering::SeqCst);
+        tower
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.single_flight.generation()
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.generation().map(Generation::get)
+    }
+
+    fn open(&self) -> (Ticket, Flight) {
+        match self.single_flight.enter() {
+            Entry::Opened(ticket, flight) => (ticket, flight),
+            Entry::Joined(_) | Entry::Cached(_) | Entry::Blocked(_) => panic!("nothing is in the way"),
+        }
+    }
+
+    /// The task that fetches.
+    fn fly(&self, ticket: Ticket) {
+        assert_eq!(self.in_the_air.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+        let number = self.begun.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+        self.in_the_air.fetch_sub(1, Ordering::SeqCst);
+        ticket.finish(AccessToken::bearer(format!("token-{number}")));
+    }
+
+    fn fetch(&self) {
+        let (ticket, _) = self.open();
+        self.fly(ticket);
+    }
+
+    /// Somebody who needs a token, and flies where nobody else does.
+    fn token(&self) -> Result<u64, TokenErrorKind> {
+        if let Some(token) = self.single_flight.current() {
+            return Ok(token.generation().get());
+        }
+        let flight = match self.single_flight.enter() {
+            Entry::Cached(token) => return Ok(token.generation().get()),
+            Entry::Blocked(error) => return Err(error.kind()),
+            Entry::Joined(flight) => flight,
+            Entry::Opened(ticket, flight) => {
+                self.fly(ticket);
+                flight
+            }
+        };
+        match block_on(flight.landed()) {
+            Ok(token) => Ok(token.generation().get()),
+            Err(error) => Err(error.kind()),
+        }
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+}
+
+/// For models of which all interleavings take hours.
+fn model_with_few_interruptions(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+#[test]
+fn two_refusals_of_different_generations_and_a_reader_cost_one_fetch() {
+    model_with_few_interruptions(|| {
+        let tower = Tower::with(2);
+        let newest = tower.generation().unwrap();
+        let oldest = Generation::FIRST;
+
+        let late = {
+            let tower = tower.clone();
+            thread::spawn(move || {
+                assert!(!tower.single_flight.invalidate(oldest), "a newer one is there, or on its way");
+                tower.token()
+            })
+        };
+        let refused = {
+            let tower = tower.clone();
+            thread::spawn(move || {
+                assert!(tower.single_flight.invalidate(newest));
+                tower.token()
+            })
+        };
+        // The reader: the generation never goes back.
+        let seen: Vec<_> = (0..2).filter_map(|_| tower.single_flight.read(|seen| seen.generation)).collect();
+        assert!(seen.is_sorted_by_key(|(generation, _)| *generation), "{seen:?}");
+
+        let late = late.join().unwrap().unwrap();
+        assert_eq!(refused.join().unwrap(), Ok(3));
+        assert!([2, 3].contains(&late));
+        assert_eq!((tower.begun(), tower.number()), (1, Some(3)));
+    });
+}
+
+#[test]
+fn a_token_that_is_refused_while_its_renewal_lands_takes_nothing_with_it() {
+    loom::model(|| {
+        let tower = Tower::with(0);
+        let (ticket, _) = tower.open();
+        let stale = AccessToken::bearer("stale").unwrap().expires_in(Duration::from_secs(3600));
+        ticket.finish(Ok(stale.older_by(Duration::from_secs(3000))));
+        let refused = tower.generation().unwrap();
+
+        let renewal = tower.single_flight.renew().expect("it is stale");
+        let task = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.fly(renewal))
+        };
+        assert!(tower.single_flight.renew().is_none(), "at most one, and none for a fresh token");
+        tower.single_flight.invalidate(refused);
+        task.join().unwrap();
+        assert_eq!((tower.begun(), tower.number()), (1, Some(2)));
+    });
+}
+
+#[test]
+fn those_who_need_a_token_at_once_get_one_fetch_and_the_same_token() {
+    model_with_few_interruptions(|| {
+        let tower = Tower::with(0);
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let tower = tower.clone();
+                thread::spawn(move || tower.token())
+            })
+            .collect();
+        assert_eq!(tower.token(), Ok(1));
+        for other in others {
+            assert_eq!(other.join().unwrap(), Ok(1));
+        }
+        assert_eq!(tower.begun(), 1);
+    });
+}
+
+#[test]
+fn a_leader_that_is_cancelled_harms_neither_its_flight_nor_those_who_joined() {
+    loom::model(|| {
+        let tower = Tower::with(0);
+        let (ticket, flight) = tower.open();
+        let task = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.fly(ticket))
+        };
+        let waiter = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.token())
+        };
+        drop(flight); // the leader stops waiting
+        assert_eq!(waiter.join().unwrap(), Ok(1));
+        task.join().unwrap();
+        assert_eq!(tower.begun(), 1);
+    });
+}
+
+#[test]
+fn a_flight_that_loses_its_ticket_is_told_to_all_and_makes_way_for_the_next() {
+    loom::model(|| {
+        let tower = Tower::with(0);
+        let (ticket, flight) = tower.open();
+        let shut_down = thread::spawn(move || drop(ticket));
+        let waiter = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.token())
+        };
+        let error = block_on(flight.landed()).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Runtime);
+        let late = waiter.join().unwrap();
+        assert!([Ok(1), Err(TokenErrorKind::Runtime)].contains(&late), "{late:?}");
+        shut_down.join().unwrap();
+        assert_eq!(tower.token(), Ok(1));
+        assert_eq!(tower.begun(), 1);
+    });
+}
+
+#[test]
+fn closing_meets_a_landing_a_waiter_and_a_refusal_and_leaves_nobody_waiting() {
+    loom::model(|| {
+        let tower = Tower::with(0);
+        let (ticket, flight) = tower.open();
+        let task = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.fly(ticket))
+        };
+        let closing = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.single_flight.close())
+        };
+        let outcome = block_on(flight.landed()).map(|token| token.generation().get());
+        assert!(matches!(
+            outcome.map_err(|error: TokenError| error.kind()),
+            Ok(1) | Err(TokenErrorKind::Closed)
+        ));
+        task.join().unwrap();
+        closing.join().unwrap();
+        assert_eq!((tower.token(), tower.number()), (Err(TokenErrorKind::Closed), None));
+    });
+}
+
+/// What would be in vain is not: the order of the threads does matter, and both orders are seen.
+#[test]
+fn more_than_one_interleaving_is_seen() {
+    let seen = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
+    let into = Arc::clone(&seen);
+    loom::model(move || {
+        let tower = Tower::with(1);
+        let refused = tower.generation().unwrap();
+        let refusing = {
+            let tower = tower.clone();
+            thread::spawn(move || tower.single_flight.invalidate(refused))
+        };
+        let token = tower.token();
+        refusing.join().unwrap();
+        into.lock().unwrap().insert(token.unwrap());
+    });
+    assert_eq!(*seen.lock().unwrap(), BTreeSet::from([1, 2]));
+}
