@@ -1,6 +1,6 @@
 //! One binary for all integration tests. Time is virtual wherever there is time; sockets are real wherever there is a wire.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // that is how a test fails
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unchecked_time_subtraction)] // that is how a test fails
 
 mod cancellation;
 #[cfg(feature = "config")]
@@ -12,6 +12,7 @@ mod discovery;
 mod failures;
 mod house;
 mod lifecycle;
+mod limit;
 mod loopback;
 mod origins;
 mod properties;
@@ -22,7 +23,11 @@ mod secrets;
 mod simulation;
 mod single_flight;
 mod stacks;
+mod status;
 mod support;
+mod suspend;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod telemetry;
 #[cfg(feature = "default-transport")]
 mod tls;
 mod vectors;

@@ -7,15 +7,17 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::Full;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, TokenSource};
+use tower_oauth::{
+    AccessToken, OAuthLayer, Origins, TokenCache, TokenCacheBuilder, TokenError, TokenErrorKind, TokenSource,
+};
 
 pub(crate) type Body = Full<Bytes>;
 pub(crate) type Client = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
@@ -26,6 +28,8 @@ pub(crate) const API: &str = "https://api.test";
 pub(crate) enum Plan {
     /// A new token that the API takes, with this lifetime.
     Issue(Duration),
+    /// A new token that the API does not take.
+    IssueRevoked,
     /// The token it issued last, whatever became of it.
     SameAgain,
     Fail,
@@ -117,6 +121,10 @@ impl TokenSource for Issuer {
                 let number = self.0.issued.fetch_add(1, Ordering::SeqCst) + 1;
                 self.0.api.accept(number);
                 Ok(Self::token(number)?.expires_in(lifetime))
+            }
+            Plan::IssueRevoked => {
+                let number = self.0.issued.fetch_add(1, Ordering::SeqCst) + 1;
+                Ok(Self::token(number)?.expires_in(Self::LIFETIME))
             }
             Plan::SameAgain => {
                 Ok(Self::token(self.0.issued.load(Ordering::SeqCst))?.expires_in(Self::LIFETIME))
@@ -212,9 +220,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(|cache| cache)
+    }
+
+    /// A world whose cache has settings of its own.
+    pub(crate) fn with(settings: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder) -> Self {
         let api = Api::default();
         let issuer = Issuer::new(&api);
-        let cache = TokenCache::new(issuer.clone());
+        let cache = settings(TokenCache::builder(issuer.clone())).build();
         let layer = OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap());
         let client = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(api.service()));
         Self { issuer, api, cache, client }
@@ -229,6 +242,21 @@ impl World {
 
     pub(crate) async fn get(&self) -> Result<StatusCode, BoxError> {
         Ok(self.client.clone().oneshot(get("/orders")).await?.status())
+    }
+}
+
+/// How long the machine has slept: so far is the wall clock ahead of the monotonic one.
+#[derive(Clone, Default)]
+pub(crate) struct Asleep(Arc<Mutex<Duration>>);
+
+impl Asleep {
+    pub(crate) fn for_another(&self, time: Duration) {
+        *lock(&self.0) += time;
+    }
+
+    pub(crate) fn wall_clock(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
+        let (asleep, start) = (Arc::clone(&self.0), (Instant::now(), SystemTime::now()));
+        cache.wall_clock(move || start.1 + start.0.elapsed() + *lock(&asleep))
     }
 }
 

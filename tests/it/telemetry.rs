@@ -1,0 +1,243 @@
+//! What is told to `tracing` and counted with `metrics`, name by name as in the chapter of the documentation.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use crate::support::{Asleep, Plan, World};
+
+const CHAPTER: &str = include_str!("../../src/docs/telemetry.md");
+
+/// A history in which everything happens that is counted.
+async fn an_eventful_history() {
+    let asleep = Asleep::default();
+    let world = World::with(|cache| {
+        let most = NonZeroU32::new(6).unwrap();
+        asleep.wall_clock(cache.name("orders").token_request_limit(most, Duration::from_secs(86_400)))
+    });
+    world.issuer.plan([Plan::Fail]);
+    world.get().await.unwrap_err(); // waited, failed
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.get().await.unwrap(); // waited, fetched, attached
+    world.api.revoke(1);
+    let (one, other) = tokio::join!(world.get(), world.get()); // two refused, one late; waited, recovered
+    assert!(one.unwrap().is_success() && other.unwrap().is_success());
+    for number in 2..5 {
+        world.api.revoke(number);
+    }
+    world.issuer.plan([Plan::IssueRevoked]);
+    world.get().await.unwrap(); // refused, waited, futile
+    world.get().await.unwrap(); // refused, no help
+    tokio::time::advance(Duration::from_secs(2520)).await;
+    world.get().await.unwrap(); // renewed behind
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_secs(30)).await;
+    world.get().await.unwrap(); // looked at
+    asleep.for_another(Duration::from_secs(600));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    world.get().await.unwrap(); // older than it seemed
+    world.cache.invalidate(world.cache.current().unwrap().generation());
+    world.get().await.unwrap(); // the last that is allowed
+    world.cache.close();
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use std::collections::BTreeSet;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
+
+    use super::{CHAPTER, an_eventful_history};
+
+    async fn counted() -> Snapshot {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let guard = metrics::set_default_local_recorder(&recorder);
+        an_eventful_history().await;
+        drop(guard);
+        snapshotter.snapshot()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_happening_is_counted_once() {
+        let mut counted: Vec<String> = (counted().await.into_vec().into_iter())
+            .map(|(key, _, _, value)| {
+                let labels = key.key().labels().filter(|label| label.key() != "cache");
+                let labels: Vec<_> =
+                    labels.map(|label| format!(" {}={}", label.key(), label.value())).collect();
+                assert!(key.key().labels().any(|label| (label.key(), label.value()) == ("cache", "orders")));
+                let value = match value {
+                    DebugValue::Counter(count) => count.to_string(),
+                    DebugValue::Gauge(value) => format!("{value:.0}"),
+                    DebugValue::Histogram(_) => unreachable!("there is none"),
+                };
+                format!("{}{} {value}", key.key().name().trim_start_matches("tower_oauth_"), labels.concat())
+            })
+            .collect();
+        counted.sort();
+        assert_eq!(
+            counted,
+            [
+                "attached_total 13",
+                "fetch_failed_total kind=transport 1",
+                "fetched_total 5",
+                "futile_total 1",
+                "limit_reached_total 1",
+                "recovered_total 3",
+                "refused_total 6",
+                "suppressed_total reason=late 2",
+                "suppressed_total reason=no_help 1",
+                "token_remaining_seconds 3600",
+                "waited_total 6",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_chapter_has_all_names_and_no_others() {
+        let counted = counted().await.into_vec();
+        let names: BTreeSet<&str> = counted.iter().map(|(key, ..)| key.key().name()).collect();
+        let described = CHAPTER.split('`').filter(|word| word.starts_with("tower_oauth_")).collect();
+        assert_eq!(names, described);
+        for (key, unit, what, _) in &counted {
+            assert!(unit.is_some() && what.is_some(), "{key:?} is described to the recorder");
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+mod tracing {
+    use std::{
+        collections::BTreeSet,
+        fmt::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing::{
+        Metadata, Subscriber,
+        field::{Field, Visit},
+        span,
+    };
+
+    use super::{CHAPTER, an_eventful_history};
+    use crate::support::lock;
+
+    /// What is told to a subscriber: each span and event with its fields.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<(&'static Metadata<'static>, String)>>>);
+
+    struct Fields(String);
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            match field.name() {
+                "message" => write!(self.0, "{value:?};"),
+                name if name.ends_with("_s") => write!(self.0, " {name}"),
+                name => write!(self.0, " {name}={value:?}"),
+            }
+            .unwrap();
+        }
+    }
+
+    impl Subscriber for Told {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "tower_oauth"
+        }
+
+        fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+            assert!(span.is_root());
+            let mut fields = Fields(format!("{};", span.metadata().name()));
+            span.record(&mut fields);
+            lock(&self.0).push((span.metadata(), fields.0));
+            span::Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            lock(&self.0).push((event.metadata(), fields.0));
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    async fn told() -> Vec<(&'static Metadata<'static>, String)> {
+        let told = Told::default();
+        let guard = tracing::subscriber::set_default(told.clone());
+        an_eventful_history().await;
+        drop(guard);
+        lock(&told.0).clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_history_is_told_with_generations_reasons_and_durations() {
+        let told: Vec<String> = (told().await.into_iter())
+            .map(|(metadata, fields)| {
+                format!("{} {fields}", metadata.level()).replace(" cache=\"orders\"", "")
+            })
+            .map(|line| line.split(" the next attempt is made").next().unwrap().to_owned()) // a matter of chance
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "DEBUG a request waits for a token;",
+                r#"DEBUG token_refresh; reason="first""#,
+                r#"WARN no new token; kind="transport" error=the issuer is down; check the URL, the network and the TLS trust;"#,
+                "DEBUG a request waits for a token;",
+                r#"DEBUG token_refresh; reason="first""#,
+                "INFO a new token; generation=1 lifetime_s took_s",
+                "DEBUG the token was refused; generation=1 status=401",
+                "DEBUG a request waits for a token;",
+                "DEBUG the token was refused; generation=1 status=401",
+                r#"DEBUG the refusal costs no refresh; generation=1 reason="late""#,
+                "DEBUG a request waits for a token;",
+                r#"DEBUG token_refresh; reason="refused" replaces=1"#,
+                "INFO a new token; generation=2 lifetime_s took_s",
+                "DEBUG the repeated request was accepted; generation=2",
+                "DEBUG the repeated request was accepted; generation=2",
+                "DEBUG the token was refused; generation=2 status=401",
+                "DEBUG a request waits for a token;",
+                r#"DEBUG token_refresh; reason="refused" replaces=2"#,
+                "INFO a new token; generation=3 lifetime_s took_s",
+                "DEBUG the token was refused; generation=3 status=401",
+                "WARN the repeated request was refused, too; generation=3",
+                "DEBUG the token was refused; generation=3 status=401",
+                r#"DEBUG the refusal costs no refresh; generation=3 reason="no_help""#,
+                r#"DEBUG token_refresh; reason="stale" replaces=3"#,
+                "INFO a new token; generation=4 lifetime_s took_s",
+                "DEBUG the token was refused; generation=3 status=401",
+                r#"DEBUG the refusal costs no refresh; generation=3 reason="late""#,
+                "DEBUG the repeated request was accepted; generation=4",
+                "INFO the machine slept, and the token is so much older; slept_s",
+                "WARN this was the last token request that the limit of the cache allows for now; next_request_s",
+                "DEBUG a request waits for a token;",
+                r#"DEBUG token_refresh; reason="refused" replaces=4"#,
+                "INFO a new token; generation=5 lifetime_s took_s",
+                "DEBUG the cache is closed;",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_chapter_has_all_messages_with_their_levels_and_fields_and_no_others() {
+        let row = |(metadata, fields): (&'static Metadata<'static>, String)| {
+            let message = fields.split(';').next().unwrap().to_owned();
+            let fields: Vec<_> = (metadata.fields().iter())
+                .map(|field| field.name())
+                .filter(|name| !matches!(*name, "message" | "cache"))
+                .collect();
+            (message, metadata.level().to_string(), fields.join(", "))
+        };
+        let told: BTreeSet<_> = told().await.into_iter().map(row).collect();
+        let rows = CHAPTER.lines().filter(|line| line.starts_with("| \"") || line.starts_with("| span"));
+        let described: BTreeSet<_> = rows
+            .map(|line| {
+                let cells: Vec<_> = line.split('|').map(str::trim).collect();
+                let message = cells[1].trim_start_matches("span ").replace(['"', '`'], "");
+                (message, cells[2].to_uppercase(), cells[3].replace('`', ""))
+            })
+            .collect();
+        assert_eq!(told, described);
+    }
+}
