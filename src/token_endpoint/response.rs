@@ -43,11 +43,19 @@ pub(super) fn read(
 }
 
 impl Answer {
-    /// The server's clock, by which its other times are to be understood; ours where it does not say. Its `Date` has whole
-    /// seconds: the end of that second is the safe side.
+    /// The server's clock, by which its other times are to be understood; ours where it does not say.
     fn now(&self) -> Timestamp {
-        let date = self.header(&DATE).and_then(http_date);
-        date.and_then(|date| date.checked_add(Duration::from_secs(1)).ok()).unwrap_or_else(Timestamp::now)
+        self.date().unwrap_or_else(Timestamp::now)
+    }
+
+    /// The latest that it can be by that clock, as a `Date` has whole seconds: the safe side for an expiry.
+    fn latest_now(&self) -> Timestamp {
+        let end_of_second = self.date().and_then(|date| date.checked_add(Duration::from_secs(1)).ok());
+        end_of_second.unwrap_or_else(Timestamp::now)
+    }
+
+    fn date(&self) -> Option<Timestamp> {
+        self.header(&DATE).and_then(http_date)
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -112,7 +120,7 @@ impl Reader<'_> {
     fn lifetime(&self, object: &Value) -> Result<Option<Duration>, String> {
         let ResponseFormat { expires_in, expires_at, .. } = self.format;
         match expires_at.as_ref().and_then(|pointer| given(object, pointer)) {
-            Some(at) => lifetime_until(at, self.answer.now()).map(Some),
+            Some(at) => lifetime_until(at, self.answer.latest_now()).map(Some),
             None => given(object, expires_in).map(lifetime_of).transpose(),
         }
     }
@@ -446,7 +454,7 @@ mod tests {
             read_answer(&headers, 503, "busy", &ResponseFormat::default()).unwrap_err().retry_after()
         };
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(119)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT"), Some(Duration::ZERO));
         for value in ["soon", "-1", "1.5", ""] {
             assert_eq!(retry_after(value), None, "{value}");
