@@ -93,6 +93,7 @@
 //! | use the token without the layer | [`TokenCache`] |
 //! | say how bodies are kept for the retry | [`replay`] |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
+//! | know what a fault costs, and who notices | [the chapter on faults](docs::faults) |
 //! | know what it does not do | [the chapter on limitations](docs::limitations) |
 //! | find your way in the source | [the chapter on its architecture](docs::architecture) |
 //!
@@ -157,6 +158,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
+
+    #[doc = include_str!("docs/faults.md")]
+    pub mod faults {}
 
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}

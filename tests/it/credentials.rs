@@ -1,6 +1,6 @@
 //! Tokens that no grant gives.
 
-use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceBuilder, ServiceExt};
@@ -8,26 +8,7 @@ use tower_oauth::{
     AccessToken, ClientSecret, OAuthLayer, Origins, StaticToken, TokenCache, TokenErrorKind, TokenFile,
 };
 
-use crate::support::{API, Api, Body, after_back_off, get};
-
-/// A file of this test alone, gone at its end.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("tower-oauth-{name}-{}", std::process::id())))
-    }
-
-    fn write(&self, content: &str) {
-        fs::write(&self.0, content).unwrap();
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).ok();
-    }
-}
+use crate::support::{API, Api, Body, File, after_back_off, get};
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_static_token_is_the_callers_401_and_is_tried_again_by_the_next_request() {

@@ -1,13 +1,14 @@
 //! Real servers on loopback: a token endpoint, an API that takes its tokens, and a gRPC service that does.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tower_oauth::{ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint};
 
 use crate::support::{Body, lock};
@@ -29,7 +30,8 @@ pub(crate) struct Authority(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    valid: Mutex<BTreeSet<String>>,
+    /// With the moment of their issue.
+    valid: Mutex<BTreeMap<String, Instant>>,
     token_requests: AtomicUsize,
     refusals: AtomicUsize,
 }
@@ -51,9 +53,14 @@ impl Authority {
     }
 
     pub(crate) fn accepts(&self, headers: &http::HeaderMap) -> bool {
+        self.accepts_from_age(Duration::ZERO, headers)
+    }
+
+    /// As a replica does that learns of a token so long after its issue.
+    pub(crate) fn accepts_from_age(&self, lag: Duration, headers: &http::HeaderMap) -> bool {
         let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let token = value.strip_prefix("Bearer ").unwrap_or_default();
-        let accepts = lock(&self.0.valid).contains(token);
+        let accepts = lock(&self.0.valid).get(token).is_some_and(|issued| issued.elapsed() >= lag);
         self.0.refusals.fetch_add(usize::from(!accepts), Ordering::SeqCst);
         accepts
     }
@@ -61,8 +68,13 @@ impl Authority {
     fn issue(&self) -> String {
         let number = self.0.token_requests.fetch_add(1, Ordering::SeqCst) + 1;
         let token = format!("T0KEN-{number}");
-        lock(&self.0.valid).insert(token.clone());
+        lock(&self.0.valid).insert(token.clone(), Instant::now());
         token
+    }
+
+    pub(crate) fn issue_as_json(&self) -> String {
+        let token = self.issue();
+        format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#)
     }
 
     pub(crate) async fn token_endpoint(&self) -> SocketAddr {
@@ -75,8 +87,7 @@ impl Authority {
                 }
                 let form = request.into_body().collect().await.unwrap().to_bytes();
                 assert_eq!(form, "grant_type=client_credentials");
-                let token = authority.issue();
-                json(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#))
+                json(200, &authority.issue_as_json())
             }
         })
         .await

@@ -10,6 +10,8 @@ mod credentials;
 mod default_transport;
 mod discovery;
 mod failures;
+#[cfg(feature = "default-transport")]
+mod faults;
 mod house;
 mod lifecycle;
 mod limit;

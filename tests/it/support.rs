@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
+    fs,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -279,4 +281,23 @@ pub(crate) fn token_error(error: &BoxError) -> &TokenError {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
+}
+
+/// A file of this test alone, gone at its end.
+pub(crate) struct File(pub(crate) PathBuf);
+
+impl File {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("tower-oauth-{name}-{}", std::process::id())))
+    }
+
+    pub(crate) fn write(&self, content: &str) {
+        fs::write(&self.0, content).unwrap();
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
 }
