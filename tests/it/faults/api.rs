@@ -17,7 +17,10 @@ use super::{
     caller::Caller,
     endpoint::{Port, SECRET},
 };
-use crate::loopback::{Authority, serve};
+use crate::{
+    loopback::{Authority, serve},
+    support::Asleep,
+};
 
 /// A caller of an API that answers 401 where `refuses` says so, and 200 else.
 async fn facing<F>(authority: &Authority, refuses: F) -> Caller
@@ -59,7 +62,8 @@ async fn an_api_that_answers_401_to_everything_costs_a_few_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_of_which_one_replica_lags_behind_costs_a_token_for_each_refusal() {
+async fn an_api_of_which_one_replica_lags_behind_costs_a_few_tokens_until_they_are_left_in_use_for_long_enough()
+ {
     const LAG: Duration = Duration::from_secs(10);
     let authority = Authority::default();
     let lags = Arc::new(AtomicBool::new(true));
@@ -74,5 +78,23 @@ async fn an_api_of_which_one_replica_lags_behind_costs_a_token_for_each_refusal(
     lags.store(false, Ordering::SeqCst);
     caller.fault_is_over();
     caller.get().await;
+    caller.in_sum();
     caller.is_row("two replicas in turns, one learns of tokens 10 s late: a minute, a request each second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_does_not_send_the_token_that_died_meanwhile() {
+    let (authority, asleep) = (Authority::default(), Asleep::default());
+    let api = authority.api().await;
+    let port = Port::new();
+    port.serve(&authority, []);
+    let mut caller = Caller::with(api, port.endpoint(SECRET), |cache| asleep.wall_clock(cache));
+    caller.get().await;
+    authority.revoke_all();
+    asleep.for_another(Duration::from_secs(2 * 3600));
+    caller.fault_is_over();
+    advance(Duration::from_secs(30)).await;
+    caller.get().await;
+    assert_eq!(authority.refusals(), 0);
+    caller.is_row("machine asleep for 2 hours, tokens of one; the next request comes 30 s after");
 }

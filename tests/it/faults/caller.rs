@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,8 +13,8 @@ use http::{Request, Uri};
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_oauth::{
-    AccessToken, CachedToken, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenEndpoint,
-    TokenError, TokenSource,
+    AccessToken, CachedToken, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenCacheBuilder,
+    TokenEndpoint, TokenError, TokenSource,
 };
 
 use super::{range, row};
@@ -32,6 +33,7 @@ pub(super) struct Caller {
     api: Uri,
     token_requests: Arc<Counter>,
     seen: Vec<String>,
+    counts: BTreeMap<String, usize>,
     blocked: Option<TokenError>,
     over: Option<Instant>,
     _clock: StoppedClock,
@@ -44,9 +46,19 @@ impl Caller {
     }
 
     pub(super) fn of_api(api: SocketAddr, endpoint: TokenEndpoint) -> Self {
+        Self::with(api, endpoint, |cache| cache)
+    }
+
+    /// Whose cache has settings of its own.
+    pub(super) fn with(
+        api: SocketAddr,
+        endpoint: TokenEndpoint,
+        settings: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder,
+    ) -> Self {
         let clock = StoppedClock::new();
         let token_requests = Arc::default();
-        let cache = TokenCache::new(Counted(ClientCredentials::new(endpoint), Arc::clone(&token_requests)));
+        let source = Counted(ClientCredentials::new(endpoint), Arc::clone(&token_requests));
+        let cache = settings(TokenCache::builder(source)).build();
         let api = format!("http://{api}");
         let layer = OAuthLayer::new(cache.clone(), Origins::new([&*api]).unwrap());
         Self {
@@ -55,6 +67,7 @@ impl Caller {
             api: api.parse().unwrap(),
             token_requests,
             seen: Vec::new(),
+            counts: BTreeMap::new(),
             blocked: None,
             over: None,
             _clock: clock,
@@ -76,6 +89,7 @@ impl Caller {
         let took = started.elapsed();
         let what = if took.is_zero() { what } else { format!("{what} after {:.0} s", took.as_secs_f64()) };
         self.blocked = blocked;
+        *self.counts.entry(what.clone()).or_default() += 1;
         if self.seen.last() != Some(&what) {
             self.seen.push(what);
         }
@@ -125,6 +139,13 @@ impl Caller {
         assert_eq!(still.expect("an error").to_string(), error.to_string());
         assert_eq!(self.token_requests(), token_requests);
         advance(TICK).await;
+    }
+
+    /// Notes how many requests came to what, in the place of what came after what: for a fault that comes and goes.
+    pub(super) fn in_sum(&mut self) {
+        let not_well = self.counts.iter().filter(|(what, _)| *what != "200");
+        self.seen = not_well.map(|(what, count)| format!("{what} to {count} requests")).collect();
+        self.seen.push("200".to_owned());
     }
 
     /// From now on all is well.
