@@ -1,13 +1,14 @@
-//! Who issues tokens, or does not.
+//! Who issues tokens, or does not, and when it may be asked.
 
-use std::{future::pending, panic::resume_unwind, time::Duration};
+use std::{future::pending, mem, panic::resume_unwind, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tower_oauth::{AccessToken, TokenError, TokenErrorKind, TokenSource};
 
 use super::{
     HOUR, MINUTE, SECOND,
-    world::{Mood, Shared, World},
+    token::Token,
+    world::{Shared, World},
 };
 use crate::support::lock;
 
@@ -22,21 +23,31 @@ impl TokenSource for Issuer {
             sleep(takes).await;
         }
         fetch.outcome = match plan {
-            Plan::Issue | Plan::SameAgain => Outcome::Issued,
+            Plan::Issue => Outcome::Issued(lock(&self.0).new_token()),
+            Plan::SameAgain => Outcome::Issued(lock(&self.0).same_token()),
             Plan::Fail(TokenErrorKind::Refused) => Outcome::Final,
             Plan::Fail(_) | Plan::Hang | Plan::Panic => Outcome::Passing,
         };
-        match plan {
-            Plan::Issue => lock(&self.0).issue(false),
-            Plan::SameAgain => lock(&self.0).issue(true),
-            Plan::Fail(kind) => Err(TokenError::new(kind, "the issuer fails")),
-            Plan::Hang => pending().await,
-            Plan::Panic => resume_unwind(Box::new("the issuer has a bug")),
+        match (plan, fetch.outcome) {
+            (_, Outcome::Issued(token)) => token.issued(),
+            (Plan::Fail(kind), _) => Err(TokenError::new(kind, "the issuer fails")),
+            (Plan::Panic, _) => resume_unwind(Box::new("the issuer has a bug")),
+            _ => pending().await,
         }
     }
 }
 
-pub(super) enum Plan {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Mood {
+    /// And so is the API.
+    Perfect,
+    #[default]
+    Well,
+    Whimsical,
+    Down,
+}
+
+enum Plan {
     Issue,
     SameAgain,
     Fail(TokenErrorKind),
@@ -45,9 +56,9 @@ pub(super) enum Plan {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Outcome {
+enum Outcome {
     Cancelled,
-    Issued,
+    Issued(Token),
     Passing,
     Final,
 }
@@ -64,62 +75,94 @@ impl Drop for Fetch<'_> {
     }
 }
 
-/// What is known of the next attempt: it comes after `earliest`, and from `latest` on.
+/// The fetches so far, and when the next may begin.
 #[derive(Default)]
-pub(super) struct Expected {
-    pub(super) failures: u32,
-    pub(super) is_final: bool,
-    pub(super) failed_at: Option<Instant>,
-    pub(super) earliest: Option<Instant>,
-    pub(super) latest: Option<Instant>,
+pub(super) struct Fetches {
+    under_way: usize,
+    /// Failures of one kind in a row.
+    failures: u32,
+    are_final: bool,
+    /// The end of the back-off is drawn from between these.
+    backoff: Option<(Instant, Instant)>,
 }
 
-pub(super) struct Issued {
-    pub(super) at: Instant,
-    pub(super) lifetime: Option<Duration>,
+impl Fetches {
+    /// Whether somebody who needs a token has one fetched now.
+    pub(super) fn may_begin(&self) -> bool {
+        !self.are_under_way() && self.backoff.is_none_or(|(_, latest)| latest <= Instant::now())
+    }
+
+    pub(super) fn are_under_way(&self) -> bool {
+        self.under_way > 0
+    }
+
+    fn must_not_begin(&self) -> bool {
+        self.backoff.is_some_and(|(earliest, _)| Instant::now() < earliest)
+    }
+
+    fn failed(&mut self, is_final: bool) {
+        self.failures = if is_final == self.are_final { self.failures + 1 } else { 1 };
+        self.are_final = is_final;
+        let (first, longest) = if is_final { (MINUTE, HOUR) } else { (SECOND, 2 * MINUTE) };
+        let delay = (1..self.failures).fold(first, |delay, _| (2 * delay).min(longest));
+        let now = Instant::now();
+        self.backoff = Some((now + delay.mul_f64(0.8), now + delay.mul_f64(1.2)));
+    }
+
+    fn succeeded(&mut self) {
+        (self.failures, self.backoff) = (0, None);
+    }
+
+    /// Whether an error may say this of the next attempt.
+    pub(super) fn may_wait_until(&self, next_attempt: Instant) -> bool {
+        self.backoff.is_some_and(|(_, latest)| next_attempt <= latest)
+    }
+
+    pub(super) fn turning_points(&self) -> impl Iterator<Item = Instant> {
+        self.backoff.into_iter().flat_map(|(earliest, latest)| [earliest, latest])
+    }
 }
 
 impl World {
-    pub(super) fn may_try(&self) -> bool {
-        self.fetching == 0 && self.backoff.latest.is_none_or(|latest| latest < Instant::now())
-    }
-
-    pub(super) fn fetch_begins(&mut self) {
+    fn fetch_begins(&mut self) {
         self.note(format_args!("fetch"));
-        self.fetching += 1;
-        self.renewal_is_due = false;
-        if self.fetching > 1 {
+        if self.fetches.are_under_way() {
             self.wrong("two fetches at once");
+        }
+        if self.fetches.must_not_begin() {
+            self.wrong("a fetch during the back-off");
         }
         if self.nobody_asks {
             self.wrong("a fetch that nobody asked for");
         }
-        if self.backoff.earliest.is_some_and(|earliest| Instant::now() < earliest) {
-            self.wrong("a fetch during the back-off");
+        if self.in_use().is_some_and(|in_use| !in_use.was_stale) {
+            self.wrong("a fetch with a fresh token in use");
+        }
+        self.fetches.under_way += 1;
+        self.renewal_is_due = false;
+    }
+
+    fn fetch_ended(&mut self, outcome: Outcome) {
+        self.note(format_args!("fetched: {outcome:?}"));
+        self.fetches.under_way -= 1;
+        match outcome {
+            Outcome::Cancelled => self.wrong("a fetch was cancelled"),
+            Outcome::Passing => self.fetches.failed(false),
+            Outcome::Final => self.fetches.failed(true),
+            Outcome::Issued(token) => {
+                self.fetches.succeeded();
+                self.comes_into_use(token);
+            }
         }
     }
 
-    pub(super) fn fetch_ended(&mut self, outcome: Outcome) {
-        self.note(format_args!("fetched: {outcome:?}"));
-        self.fetching -= 1;
-        let is_final = match outcome {
-            Outcome::Cancelled => return self.wrong("a fetch was cancelled"),
-            Outcome::Issued => {
-                self.replaced = true;
-                return self.backoff = Expected::default();
-            }
-            Outcome::Passing => false,
-            Outcome::Final => true,
-        };
-        let now = Instant::now();
-        let failures = if is_final == self.backoff.is_final { self.backoff.failures + 1 } else { 1 };
-        let (first, longest) = if is_final { (MINUTE, HOUR) } else { (SECOND, 2 * MINUTE) };
-        let delay = (first * (1 << (failures - 1).min(12))).min(longest);
-        let (earliest, latest) = (Some(now + delay.mul_f64(0.799)), Some(now + delay.mul_f64(1.201)));
-        self.backoff = Expected { failures, is_final, failed_at: Some(now), earliest, latest };
+    pub(super) fn expect_renewal(&mut self) {
+        if mem::take(&mut self.renewal_is_due) {
+            self.wrong("a stale token was used and is not being renewed");
+        }
     }
 
-    pub(super) fn plan(&mut self) -> (Duration, Plan) {
+    fn plan(&mut self) -> (Duration, Plan) {
         let takes = self.delay([Duration::ZERO, 20 * SECOND]);
         let plan = match (self.mood, self.rng.u8(..10)) {
             (Mood::Perfect | Mood::Well, _) | (Mood::Whimsical, 0..3) => Plan::Issue,
@@ -133,34 +176,23 @@ impl World {
         (takes, plan)
     }
 
-    pub(super) fn issue(&mut self, again: bool) -> Result<AccessToken, TokenError> {
+    fn new_token(&mut self) -> Token {
+        self.newest += 1;
+        self.valid.insert(self.newest);
+        self.same_token()
+    }
+
+    /// The newest, whatever became of it.
+    fn same_token(&mut self) -> Token {
+        if self.newest == 0 {
+            return self.new_token();
+        }
         let lifetime = match self.rng.u8(..10) {
             _ if matches!(self.mood, Mood::Perfect) => Some(12 * HOUR),
             0 => None,
             1..5 => Some(SECOND.mul_f64(1.0 + 200.0 * self.rng.f64())),
             _ => Some(10 * MINUTE + (24 * HOUR).mul_f64(self.rng.f64().powi(3))),
         };
-        let issued = Issued { at: Instant::now(), lifetime };
-        match self.issued.last_mut() {
-            Some(last) if again => *last = issued,
-            _ => {
-                self.valid.insert(self.issued.len());
-                self.issued.push(issued);
-            }
-        }
-        let number = self.issued.len() - 1;
-        self.note(format_args!("token {number} for {lifetime:?}"));
-        let token = AccessToken::bearer(number.to_string())?;
-        Ok(match lifetime {
-            Some(lifetime) => token.expires_in(lifetime),
-            None => token,
-        })
-    }
-
-    pub(super) fn is_expired(&self, number: usize) -> bool {
-        let Issued { at, lifetime } = self.issued[number];
-        lifetime.is_some_and(|lifetime| {
-            at + lifetime.saturating_sub((lifetime / 10).min(30 * SECOND)) <= Instant::now()
-        })
+        Token { number: self.newest, at: Instant::now(), lifetime }
     }
 }
