@@ -1,7 +1,6 @@
 //! Who takes tokens, or does not.
 
 use std::{
-    convert::Infallible,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -9,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, header::WWW_AUTHENTICATE};
 use tokio::time::{Sleep, sleep};
-use tower::Service;
+use tower::{BoxError, Service};
 
 use super::{
     BoxFuture, HOUR, MINUTE, SECOND,
     breaker::Breaker,
+    issuer::Mood,
     token::number,
     world::{Shared, World},
 };
@@ -42,11 +42,11 @@ impl Clone for Api {
 
 impl Service<Request<Body>> for Api {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
+    type Error = BoxError;
+    type Future = BoxFuture<Result<Response<Body>, BoxError>>;
 
     /// Ready at once, mostly.
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         const BUSY_FOR: [Duration; 8] = {
             let mut most = [Duration::ZERO; 8];
             (most[0], most[1]) = (SECOND, HOUR);
@@ -70,7 +70,7 @@ impl Service<Request<Body>> for Api {
             }
             let said = early.unwrap_or_else(|| lock(&world).says(client, token));
             lock(&world).answers(client, said);
-            Ok(said.response())
+            said.response()
         })
     }
 }
@@ -78,26 +78,45 @@ impl Service<Request<Body>> for Api {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Ok,
+    /// 401, as to a token that is not valid.
     Refused,
+    RefusedWithoutChallenge,
+    LacksScope,
+    OtherScheme,
+    Forbidden,
+    TooMany,
+    Unavailable,
+    /// No answer at all.
+    Broken,
 }
 
 impl Said {
-    fn response(self) -> Response<Body> {
-        let mut response = Response::new(Body::default());
-        response.extensions_mut().insert(self);
-        *response.status_mut() = match self {
-            Self::Ok => StatusCode::OK,
-            Self::Refused => StatusCode::UNAUTHORIZED,
+    fn response(self) -> Result<Response<Body>, BoxError> {
+        let (status, challenge) = match self {
+            Self::Ok => (200, None),
+            Self::Refused => (401, Some(r#"Bearer error="invalid_token""#)),
+            Self::RefusedWithoutChallenge => (401, None),
+            Self::LacksScope => (401, Some(r#"Bearer error="insufficient_scope", scope="more""#)),
+            Self::OtherScheme => (401, Some(r#"Basic realm="api""#)),
+            Self::Forbidden => (403, None),
+            Self::TooMany => (429, None),
+            Self::Unavailable => (503, None),
+            Self::Broken => return Err("the connection broke".into()),
         };
-        response
+        let response = Response::builder().status(status).extension(self);
+        let response = challenge
+            .into_iter()
+            .fold(response, |response, challenge| response.header(WWW_AUTHENTICATE, challenge));
+        Ok(response.body(Body::default())?)
     }
 
     pub(super) fn is_refusal(self) -> bool {
-        self == Self::Refused
+        matches!(self, Self::Refused | Self::RefusedWithoutChallenge)
     }
 
+    /// Whether the token was looked at and taken.
     pub(super) fn is_success(self) -> bool {
-        self == Self::Ok
+        matches!(self, Self::Ok | Self::LacksScope | Self::OtherScheme | Self::Forbidden)
     }
 }
 
@@ -120,6 +139,20 @@ impl World {
 
     fn says(&mut self, id: u64, number: u64) -> Said {
         let takes_it = self.valid.contains(&number) && !self.origin_of(id).refuses_everything;
-        if takes_it { Said::Ok } else { Said::Refused }
+        let whims = match self.mood {
+            Mood::Perfect => 0,
+            _ => self.rng.u8(..16),
+        };
+        match (takes_it, whims) {
+            (_, 1) => Said::TooMany,
+            (_, 2) => Said::Unavailable,
+            (_, 3) => Said::Broken,
+            (true, 4) => Said::Forbidden,
+            (true, 5) => Said::LacksScope,
+            (true, 6) => Said::OtherScheme,
+            (true, _) => Said::Ok,
+            (false, 7..12) => Said::RefusedWithoutChallenge,
+            (false, _) => Said::Refused,
+        }
     }
 }

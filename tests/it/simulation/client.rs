@@ -149,6 +149,7 @@ impl World {
             Err(error) => {
                 match error.downcast_ref() {
                     Some(error) if !is_done => self.gives_error(id, error),
+                    None if said == Some(Said::Broken) => self.note(format_args!("{id} broke")),
                     _ => self.wrong(format_args!("{id} failed with what nobody said: {error}")),
                 }
                 return;
