@@ -139,20 +139,18 @@ impl World {
 
     fn says(&mut self, id: u64, number: u64) -> Said {
         let takes_it = self.valid.contains(&number) && !self.origin_of(id).refuses_everything;
-        let whims = match self.mood {
-            Mood::Perfect => 0,
-            _ => self.rng.u8(..16),
-        };
-        match (takes_it, whims) {
+        let whim = if matches!(self.mood, Mood::Perfect) { 0 } else { self.rng.u8(..16) };
+        match (takes_it, whim) {
             (_, 1) => Said::TooMany,
             (_, 2) => Said::Unavailable,
             (_, 3) => Said::Broken,
             (true, 4) => Said::Forbidden,
             (true, 5) => Said::LacksScope,
             (true, 6) => Said::OtherScheme,
+            // Also by a replica that does not know it yet.
+            (true, 7..9) | (false, 8..) => Said::Refused,
             (true, _) => Said::Ok,
-            (false, 7..12) => Said::RefusedWithoutChallenge,
-            (false, _) => Said::Refused,
+            (false, _) => Said::RefusedWithoutChallenge,
         }
     }
 }

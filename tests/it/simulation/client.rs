@@ -66,7 +66,7 @@ impl World {
     pub(super) fn is_sent(&mut self, id: u64, shown: InUse) {
         self.uses(shown);
         let client = self.client(id);
-        client.is_with_api = true;
+        (client.is_with_api, client.waits) = (true, false);
         let was_said = client.said.take();
         let is_needless = was_said.is_some() && client.retry.is_none() || client.shown.len() > 1;
         let was_refused = client.was_refused(shown);
@@ -84,7 +84,7 @@ impl World {
         self.renewal_is_due |= in_use.was_stale && self.fetches.may_begin();
     }
 
-    /// From here to the next answer of the client nothing else happens: it is polled.
+    /// The cache is looked at after the poll in which this is answered.
     pub(super) fn answers(&mut self, id: u64, said: Said) {
         self.note(format_args!("{id} answered: {said:?}"));
         let current = self.in_use().map(|in_use| in_use.generation);
@@ -110,7 +110,7 @@ impl World {
         client.retry = client.is_replayable.then_some(Retry { is_cause });
     }
 
-    pub(super) fn is_left_waiting(&mut self, id: u64) {
+    pub(super) fn is_pending(&mut self, id: u64) {
         let there_is_one = self.in_use().is_some();
         let client = self.client(id);
         client.waits = !client.is_with_api;
@@ -121,7 +121,8 @@ impl World {
         }
     }
 
-    pub(super) fn waits_for_nothing(&mut self, id: u64) {
+    /// Nobody has woken it since it was polled.
+    pub(super) fn is_asleep(&mut self, id: u64) {
         if !self.client(id).is_with_api && !self.fetches.are_under_way() {
             self.wrong(format_args!("{id} waits for a token that nobody fetches"));
         }

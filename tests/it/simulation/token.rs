@@ -83,9 +83,9 @@ impl World {
         if found != expected {
             let name = |token: Option<(u64, u64)>| match token {
                 Some((generation, number)) => format!("generation {generation} (token {number})"),
-                None => "no token".to_owned(),
+                None => "none".to_owned(),
             };
-            return self.wrong(format_args!("in use is {}, not {}", name(found), name(expected)));
+            return self.wrong(format_args!("in use is {}, and should be {}", name(found), name(expected)));
         }
         if let Some(current) = current {
             self.look_at_age(current.is_stale());

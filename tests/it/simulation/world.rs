@@ -101,6 +101,11 @@ impl World {
         if matches!(self.mood, Mood::Perfect) { Duration::ZERO } else { delay }
     }
 
+    pub(super) fn until_breaker_opens(&self, origin: usize) -> Duration {
+        let mut turning_points = self.origins[origin].breaker.turning_points();
+        turning_points.next().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
+
     /// From now to a moment at which something turns that is decided by time alone, or to just before or after it.
     pub(super) fn until_turning_point(&mut self) -> Option<Duration> {
         let breakers = self.origins.iter().flat_map(|origin| origin.breaker.turning_points());
