@@ -27,7 +27,7 @@ use super::{
 };
 use crate::support::{Body, lock};
 
-/// So many clients at a time.
+/// From so many clients on, no more are started.
 const CROWD: usize = 20;
 
 pub(super) struct Simulation {
