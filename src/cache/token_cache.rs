@@ -113,13 +113,13 @@ impl TokenCache {
             };
             self.0.single_flight.telemetry().tell(Happening::Waited);
             let landed = flight.landed().await?;
-            // It may have been refused meanwhile, or have expired where this task was not run for long: once more, then.
-            if self.0.single_flight.generation() == Some(landed.generation()) {
-                match landed.is_expired() {
-                    false => return Ok(landed),
-                    true if came_too_late => return Err(too_short_lived()),
-                    true => came_too_late = true,
+            // What landed may be out of use by now: the loop looks again. Where it has expired already, as this task was not
+            // run for long, it tries once more.
+            if self.current().is_none() && self.0.single_flight.generation() == Some(landed.generation()) {
+                if came_too_late {
+                    return Err(too_short_lived());
                 }
+                came_too_late = true;
             }
         }
     }

@@ -135,8 +135,6 @@ impl World {
     pub(super) fn gives(&mut self, id: u64, token: &CachedToken) {
         self.note(format_args!("{id} has generation {}", token.generation()));
         match self.in_use() {
-            // One who waited is given what has landed, stale as it may be by now; the next use has it renewed.
-            Some(in_use) if in_use.generation == token.generation().get() && self.client(id).waits => {}
             Some(in_use) if in_use.generation == token.generation().get() => self.uses(in_use),
             _ => self.wrong("the cache gave a token that is not in use"),
         }

@@ -16,13 +16,14 @@ pub(super) enum Step {
     PollAll,
     Cancel,
     Pass { in_a_leap: bool },
+    Sleep,
     Revoke,
     Invalidate,
     RefuseEverything,
     ChangeMood,
 }
 
-const STEPS: [(Step, usize); 14] = [
+const STEPS: [(Step, usize); 15] = [
     (Step::Request, 24),
     (Step::Token, 8),
     (Step::Burst { at_once: false }, 2),
@@ -33,6 +34,7 @@ const STEPS: [(Step, usize); 14] = [
     (Step::Cancel, 4),
     (Step::Pass { in_a_leap: false }, 14),
     (Step::Pass { in_a_leap: true }, 4),
+    (Step::Sleep, 2),
     (Step::Revoke, 4),
     (Step::Invalidate, 4),
     (Step::RefuseEverything, 2),
@@ -44,6 +46,8 @@ pub(super) struct Habits {
     steps: Vec<Step>,
     origins: usize,
     longest_times: [Duration; 2],
+    /// So many token requests in so much time.
+    pub(super) limit: Option<(u32, Duration)>,
 }
 
 impl Habits {
@@ -54,7 +58,9 @@ impl Habits {
         let steps = steps.chain([Step::Request, Step::PollAll]).collect();
         let mut any_time = || [SECOND, 20 * SECOND, 10 * MINUTE, HOUR, 8 * HOUR][rng.usize(..5)];
         let longest_times = [any_time(), any_time()];
+        let limit = (rng.u32(1..20), [MINUTE, 20 * MINUTE][rng.usize(..2)]);
         Self {
+            limit: (rng.u8(..4) == 0).then_some(limit),
             length: [20, 50, 100][rng.usize(..3)],
             steps,
             origins: rng.usize(1..=ORIGINS.len()),

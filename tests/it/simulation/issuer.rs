@@ -84,12 +84,28 @@ pub(super) struct Fetches {
     are_final: bool,
     /// The end of the back-off is drawn from between these.
     backoff: Option<(Instant, Instant)>,
+    limit: Option<(usize, Duration)>,
+    begun: Vec<Instant>,
 }
 
 impl Fetches {
     /// Whether somebody who needs a token has one fetched now.
     pub(super) fn may_begin(&self) -> bool {
-        !self.are_under_way() && self.backoff.is_none_or(|(_, latest)| latest <= Instant::now())
+        let is_over = |at: Instant| at <= Instant::now();
+        !self.are_under_way()
+            && self.backoff.is_none_or(|(_, latest)| is_over(latest))
+            && self.limit_reached_until().is_none_or(is_over)
+    }
+
+    /// At most so many in any stretch of time as long as this.
+    pub(super) fn limit(&mut self, most: u32, period: Duration) {
+        self.limit = Some((usize::try_from(most).unwrap(), period));
+    }
+
+    fn limit_reached_until(&self) -> Option<Instant> {
+        let (most, period) = self.limit?;
+        let first_that_counts = self.begun.len().checked_sub(most)?;
+        Some(self.begun[first_that_counts] + period)
     }
 
     pub(super) fn are_under_way(&self) -> bool {
@@ -97,7 +113,9 @@ impl Fetches {
     }
 
     fn must_not_begin(&self) -> bool {
-        self.backoff.is_some_and(|(earliest, _)| Instant::now() < earliest)
+        let is_ahead = |at: Instant| Instant::now() < at;
+        self.backoff.is_some_and(|(earliest, _)| is_ahead(earliest))
+            || self.limit_reached_until().is_some_and(is_ahead)
     }
 
     fn failed(&mut self, is_final: bool) {
@@ -115,11 +133,13 @@ impl Fetches {
 
     /// Whether an error may say this of the next attempt.
     pub(super) fn may_wait_until(&self, next_attempt: Instant) -> bool {
-        self.backoff.is_some_and(|(_, latest)| next_attempt <= latest)
+        let backoff = self.backoff.map(|(_, latest)| latest);
+        backoff.max(self.limit_reached_until()).is_some_and(|latest| next_attempt <= latest)
     }
 
     pub(super) fn turning_points(&self) -> impl Iterator<Item = Instant> {
-        self.backoff.into_iter().flat_map(|(earliest, latest)| [earliest, latest])
+        let backoff = self.backoff.into_iter().flat_map(|(earliest, latest)| [earliest, latest]);
+        backoff.chain(self.limit_reached_until())
     }
 }
 
@@ -130,7 +150,7 @@ impl World {
             self.wrong("two fetches at once");
         }
         if self.fetches.must_not_begin() {
-            self.wrong("a fetch during the back-off");
+            self.wrong("a fetch during the back-off, or beyond the limit");
         }
         if self.nobody_asks {
             self.wrong("a fetch that nobody asked for");
@@ -139,6 +159,7 @@ impl World {
             self.wrong("a fetch with a fresh token in use");
         }
         self.fetches.under_way += 1;
+        self.fetches.begun.push(Instant::now());
         self.renewal_is_due = false;
     }
 

@@ -25,7 +25,10 @@ use super::{
     issuer::Issuer,
     world::{Shared, World},
 };
-use crate::support::{Body, lock};
+use crate::support::{Asleep, Body, lock};
+
+/// What is shorter is no sleep, but clocks that drift.
+const LEAST_SLEEP: Duration = Duration::from_secs(5);
 
 /// From so many clients on, no more are started.
 const CROWD: usize = 20;
@@ -34,6 +37,7 @@ pub(super) struct Simulation {
     rng: Rng,
     habits: Habits,
     world: Shared,
+    asleep: Asleep,
     cache: TokenCache,
     layer: OAuthLayer,
     pending: BTreeMap<u64, Spawn<BoxFuture<Answer>>>,
@@ -50,10 +54,16 @@ impl Simulation {
     pub(super) fn new(seed: u64, told: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let world = Arc::new(Mutex::new(World::new(rng.fork(), told)));
-        let cache = TokenCache::new(Issuer(Arc::clone(&world)));
+        let (habits, asleep) = (Habits::any(&mut rng), Asleep::default());
+        let mut cache = asleep.wall_clock(TokenCache::builder(Issuer(Arc::clone(&world))));
+        if let Some((most, period)) = habits.limit {
+            lock(&world).fetches.limit(most, period);
+            cache = cache.token_request_limit(most.try_into().unwrap(), period);
+        }
+        let cache = cache.build();
         let layer = OAuthLayer::new(cache.clone(), Origins::new(ORIGINS).unwrap());
-        let habits = Habits::any(&mut rng);
-        Self { rng, habits, world, cache, layer, pending: BTreeMap::new(), started: 0, seen: Vec::new() }
+        let (pending, started, seen) = (BTreeMap::new(), 0, Vec::new());
+        Self { rng, habits, world, asleep, cache, layer, pending, started, seen }
     }
 
     pub(super) fn length(&self) -> usize {
@@ -80,6 +90,7 @@ impl Simulation {
             Step::PollAll => self.poll_all(),
             Step::Cancel => self.any_pending().into_iter().for_each(|id| self.cancel(id)),
             Step::Pass { in_a_leap } => self.pass_any(in_a_leap).await,
+            Step::Sleep => self.sleep().await,
             Step::Revoke => lock(&self.world).revoke(),
             Step::Invalidate => self.invalidate(),
             Step::RefuseEverything => lock(&self.world).refuse_everything(origin),
@@ -203,6 +214,17 @@ impl Simulation {
             sleep(time).await;
         }
         lock(&self.world).nobody_asks = false;
+    }
+
+    /// The wall clock goes on alone. The cache looks at it every half a minute, when it is used.
+    async fn sleep(&mut self) {
+        let time = self.habits.time(&mut self.rng);
+        if lock(&self.world).fetches.are_under_way() || time < LEAST_SLEEP {
+            return;
+        }
+        self.asleep.for_another(time);
+        self.pass(Duration::from_secs(31), false).await;
+        lock(&self.world).slept(time);
     }
 
     fn invalidate(&mut self) {

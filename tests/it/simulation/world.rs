@@ -96,14 +96,22 @@ impl World {
         self.origins.iter_mut().for_each(|origin| origin.refuses_everything = false);
     }
 
+    /// The machine slept: the token is so much older, and nothing else has happened.
+    pub(super) fn slept(&mut self, time: Duration) {
+        self.note(format_args!("slept for {time:?}"));
+        if let Some(in_use) = &mut self.in_use {
+            in_use.token.at -= time;
+        }
+    }
+
     pub(super) fn delay<const N: usize>(&mut self, most: [Duration; N]) -> Duration {
         let delay = most[self.rng.usize(..N)].mul_f64(self.rng.f64());
         if matches!(self.mood, Mood::Perfect) { Duration::ZERO } else { delay }
     }
 
     pub(super) fn until_breaker_opens(&self, origin: usize) -> Duration {
-        let mut turning_points = self.origins[origin].breaker.turning_points();
-        turning_points.next().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+        let opens_at = self.origins[origin].breaker.opens_at();
+        opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// From now to a moment at which something turns that is decided by time alone, or to just before or after it.
