@@ -90,7 +90,9 @@
 //! | find it by its issuer, or read its own kind of answer | [`Issuer`], [`ResponseFormat`], [`BodyFormat`] |
 //! | keep providers in a file | the module `config` (feature `config`) |
 //! | get tokens from elsewhere | [`StaticToken`], [`TokenFile`], [`TokenSource`] |
-//! | use the token without the layer | [`TokenCache`] |
+//! | use the token without the layer, warm it up, close it | [`TokenCache`] |
+//! | bound token requests, name a cache | [`TokenCacheBuilder`] |
+//! | see what a token does | [`Status`], [`StatusChanges`], [the chapter on telemetry](docs::telemetry) |
 //! | say how bodies are kept for the retry | [`replay`] |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
 //! | know what a fault costs, and who notices | [the chapter on faults](docs::faults) |
@@ -115,6 +117,8 @@
 //! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust | `TokenEndpoint::new` |
 //! | `config` | no | serde | the module `config`: providers in TOML, YAML or JSON |
 //! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
+//! | `tracing` | no | tracing | [events and spans](docs::telemetry) |
+//! | `metrics` | no | the metrics facade | [counters and a gauge](docs::telemetry); an atomic addition with each request |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod authority;
@@ -164,4 +168,7 @@ pub mod docs {
 
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}
+
+    #[doc = include_str!("docs/telemetry.md")]
+    pub mod telemetry {}
 }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::provider::{self, Auth, Grant, ProviderConfig, Source};
+use super::provider::{self, Auth, Grant, Limit, ProviderConfig, Source};
 #[cfg(feature = "default-transport")]
 use crate::layer::OAuthLayer;
 use crate::{
@@ -90,7 +90,7 @@ impl ProviderConfig {
         &self,
         endpoint: impl FnOnce(&Grant, Location, ClientAuth) -> Result<TokenEndpoint, ConfigError>,
     ) -> Result<TokenCache, ConfigError> {
-        let cache = match &self.source {
+        let mut cache = match &self.source {
             Source::ClientCredentials(grant) => TokenCache::builder(grant.source(endpoint)?),
             Source::StaticBearer { token } => TokenCache::builder(StaticToken::bearer(&token.0)?),
             Source::StaticBasic { user, password } => {
@@ -104,10 +104,16 @@ impl ProviderConfig {
                 })
             }
         };
-        Ok(match self.refresh_timeout {
-            Some(limit) => cache.refresh_timeout(limit.0).build(),
-            None => cache.build(),
-        })
+        if let Some(name) = &self.name {
+            cache = cache.name(name.as_str());
+        }
+        if let Some(timeout) = self.refresh_timeout {
+            cache = cache.refresh_timeout(timeout.0);
+        }
+        if let Some(Limit { most, period }) = self.token_request_limit {
+            cache = cache.token_request_limit(most, period.0);
+        }
+        Ok(cache.build())
     }
 }
 

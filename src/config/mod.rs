@@ -43,7 +43,8 @@
 //!
 //! | of | keys |
 //! | --- | --- |
-//! | a provider | `source`, `origins` (a list), `refresh_timeout` |
+//! | a provider | `source`, `origins` (a list), `name`, `refresh_timeout`, `token_request_limit` |
+//! | `token_request_limit` | `most`, `period` |
 //! | `source` of type `client_credentials` | `token_url` or `issuer`, `client_auth`; `scope`, `audience`, `resource` (a list), `parameters`; `body` (`form`, `json`), `headers`, `response`; `timeout`, `default_lifetime`, `renew_at_age` or `renew_before_expiry`; `ca_file` (PEM), `danger_plain_http` |
 //! | `client_auth` | `method` (`client_secret_basic`, `client_secret_basic_raw`, `client_secret_post`, `none`), `client_id`, `client_secret` |
 //! | `response`: JSON Pointers | `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`, `success`, `error`, `error_description` |

@@ -1,6 +1,6 @@
 //! The shape of the file.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -16,7 +16,16 @@ pub struct ProviderConfig {
     pub(super) source: Source,
     #[serde(default)]
     pub(super) origins: Vec<String>,
+    pub(super) name: Option<String>,
     pub(super) refresh_timeout: Option<HumanDuration>,
+    pub(super) token_request_limit: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limit {
+    pub(super) most: NonZeroU32,
+    pub(super) period: HumanDuration,
 }
 
 #[derive(Clone, Debug, Deserialize)]

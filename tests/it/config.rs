@@ -86,6 +86,22 @@ async fn every_key_of_a_grant_arrives() {
     assert_eq!(body, expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_on_token_requests_arrives_and_so_does_the_name() {
+    let limited =
+        format!("name = 'orders'\ntoken_request_limit = {{ most = 1, period = '1d' }}\n{}", grant(""));
+    let (transport, mut requests) = answering(r#"{"access_token":"T0KEN","expires_in":3600}"#);
+    let cache = read(&limited).unwrap().token_cache_with_transport(transport).unwrap();
+    assert!(format!("{cache:?}").contains("orders"), "{cache:?}");
+    let token = cache.token().await.unwrap();
+    cache.invalidate(token.generation());
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.next_attempt_in(), Some(Duration::from_secs(86_400)), "{error}");
+    assert!(requests.recv().await.is_some() && requests.try_recv().is_err());
+    let error = read(&limited.replace("most = 1", "most = 0")).unwrap_err().to_string();
+    assert!(error.contains("nonzero"), "{error}");
+}
+
 #[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     for (config, key) in [
