@@ -62,8 +62,8 @@ impl Simulation {
         }
         let cache = cache.build();
         let layer = OAuthLayer::new(cache.clone(), Origins::new(ORIGINS).unwrap());
-        let (pending, seen) = (BTreeMap::new(), Vec::new());
-        Self { rng, habits, world, asleep, cache, layer, pending, started: 0, seen }
+        let pending = BTreeMap::new();
+        Self { rng, habits, world, asleep, cache, layer, pending, started: 0, seen: Vec::new() }
     }
 
     pub(super) fn length(&self) -> usize {
