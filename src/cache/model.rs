@@ -29,6 +29,7 @@ use loom::{
 use super::{
     single_flight::{Entry, Flight, SingleFlight, Ticket},
     slot::Generation,
+    status::{RefreshState, StatusChanges},
     suspend::WallClock,
 };
 use crate::{
@@ -88,6 +89,12 @@ impl Tower {
         }
         tower.begun.store(0, Ordering::SeqCst);
         tower
+    }
+
+    /// On a thread of its own.
+    fn spawn<T: 'static>(&self, act: impl FnOnce(&Self) -> T + 'static) -> thread::JoinHandle<T> {
+        let tower = self.clone();
+        thread::spawn(move || act(&tower))
     }
 
     fn generation(&self) -> Option<Generation> {
@@ -158,20 +165,14 @@ fn two_refusals_of_different_generations_and_a_reader_cost_one_fetch() {
         let newest = tower.generation().unwrap();
         let oldest = Generation::FIRST;
 
-        let late = {
-            let tower = tower.clone();
-            thread::spawn(move || {
-                assert!(!tower.single_flight.invalidate(oldest), "a newer one is there, or on its way");
-                tower.token()
-            })
-        };
-        let refused = {
-            let tower = tower.clone();
-            thread::spawn(move || {
-                assert!(tower.single_flight.invalidate(newest));
-                tower.token()
-            })
-        };
+        let late = tower.spawn(move |tower| {
+            assert!(!tower.single_flight.invalidate(oldest), "a newer one is there, or on its way");
+            tower.token()
+        });
+        let refused = tower.spawn(move |tower| {
+            assert!(tower.single_flight.invalidate(newest));
+            tower.token()
+        });
         // The reader: the generation never goes back.
         let seen: Vec<_> = (0..2).filter_map(|_| tower.single_flight.read(|seen| seen.generation)).collect();
         assert!(seen.is_sorted_by_key(|(generation, _)| *generation), "{seen:?}");
@@ -193,10 +194,7 @@ fn a_token_that_is_refused_while_its_renewal_lands_takes_nothing_with_it() {
         let refused = tower.generation().unwrap();
 
         let renewal = tower.single_flight.renew().expect("it is stale");
-        let task = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.fly(renewal))
-        };
+        let task = tower.spawn(move |tower| tower.fly(renewal));
         assert!(tower.single_flight.renew().is_none(), "at most one, and none for a fresh token");
         tower.single_flight.invalidate(refused);
         task.join().unwrap();
@@ -208,12 +206,7 @@ fn a_token_that_is_refused_while_its_renewal_lands_takes_nothing_with_it() {
 fn those_who_need_a_token_at_once_get_one_fetch_and_the_same_token() {
     model_with_few_interruptions(|| {
         let tower = Tower::with(0);
-        let others: Vec<_> = (0..2)
-            .map(|_| {
-                let tower = tower.clone();
-                thread::spawn(move || tower.token())
-            })
-            .collect();
+        let others = [0; 2].map(|_| tower.spawn(Tower::token));
         assert_eq!(tower.token(), Ok(1));
         for other in others {
             assert_eq!(other.join().unwrap(), Ok(1));
@@ -227,14 +220,8 @@ fn a_leader_that_is_cancelled_harms_neither_its_flight_nor_those_who_joined() {
     loom::model(|| {
         let tower = Tower::with(0);
         let (ticket, flight) = tower.open();
-        let task = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.fly(ticket))
-        };
-        let waiter = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.token())
-        };
+        let task = tower.spawn(move |tower| tower.fly(ticket));
+        let waiter = tower.spawn(Tower::token);
         drop(flight); // the leader stops waiting
         assert_eq!(waiter.join().unwrap(), Ok(1));
         task.join().unwrap();
@@ -248,10 +235,7 @@ fn a_flight_that_loses_its_ticket_is_told_to_all_and_makes_way_for_the_next() {
         let tower = Tower::with(0);
         let (ticket, flight) = tower.open();
         let shut_down = thread::spawn(move || drop(ticket));
-        let waiter = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.token())
-        };
+        let waiter = tower.spawn(Tower::token);
         let error = block_on(flight.landed()).unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Runtime);
         let late = waiter.join().unwrap();
@@ -263,18 +247,12 @@ fn a_flight_that_loses_its_ticket_is_told_to_all_and_makes_way_for_the_next() {
 }
 
 #[test]
-fn closing_meets_a_landing_a_waiter_and_a_refusal_and_leaves_nobody_waiting() {
+fn closing_meets_a_landing_and_leaves_nobody_waiting() {
     loom::model(|| {
         let tower = Tower::with(0);
         let (ticket, flight) = tower.open();
-        let task = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.fly(ticket))
-        };
-        let closing = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.single_flight.close())
-        };
+        let task = tower.spawn(move |tower| tower.fly(ticket));
+        let closing = tower.spawn(move |tower| tower.single_flight.close());
         let outcome = block_on(flight.landed()).map(|token| token.generation().get());
         assert!(matches!(
             outcome.map_err(|error: TokenError| error.kind()),
@@ -286,7 +264,29 @@ fn closing_meets_a_landing_a_waiter_and_a_refusal_and_leaves_nobody_waiting() {
     });
 }
 
-/// What would be in vain is not: the order of the threads does matter, and both orders are seen.
+#[test]
+fn who_follows_the_status_misses_neither_the_token_nor_the_end() {
+    loom::model(|| {
+        let tower = Tower::with(0);
+        let (ticket, _) = tower.open();
+        let mut changes = StatusChanges::of(Arc::clone(&tower.single_flight));
+        let task = tower.spawn(move |tower| {
+            tower.fly(ticket);
+            tower.single_flight.close();
+        });
+        let last = block_on(async {
+            let mut last = None;
+            while let Some(status) = changes.next().await {
+                last = Some(status.refresh);
+            }
+            last
+        });
+        assert_eq!(last, Some(RefreshState::Closed));
+        task.join().unwrap();
+    });
+}
+
+/// So the models are not in vain: which thread comes first does matter, and loom sees both orders.
 #[test]
 fn more_than_one_interleaving_is_seen() {
     let seen = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
@@ -294,10 +294,7 @@ fn more_than_one_interleaving_is_seen() {
     loom::model(move || {
         let tower = Tower::with(1);
         let refused = tower.generation().unwrap();
-        let refusing = {
-            let tower = tower.clone();
-            thread::spawn(move || tower.single_flight.invalidate(refused))
-        };
+        let refusing = tower.spawn(move |tower| tower.single_flight.invalidate(refused));
         let token = tower.token();
         refusing.join().unwrap();
         into.lock().unwrap().insert(token.unwrap());
