@@ -8,12 +8,14 @@
 //! | `limit` | how many attempts a period may see |
 //! | `suspend` | whether the machine slept |
 //! | `slot` | the one token that may be sent now, lock-free |
+//! | `ledger` | the tokens and the attempts so far |
 //! | `single_flight` | at most one refresh, its outcome for all who wait |
 //! | `status` | what there is to see of all that |
 //! | `model` | `slot` and `single_flight` under all interleavings of their threads |
 
 mod backoff;
 mod freshness;
+mod ledger;
 mod limit;
 #[cfg(all(test, tower_oauth_loom))]
 mod model;

@@ -11,7 +11,7 @@
 //! 3. A flight is closed in the same step in which its token is published: nobody who looks can see neither.
 //! 4. No code of a user, no await and no wake-up happens under the lock.
 
-use std::{collections::VecDeque, mem, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use tokio::{
@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
-    backoff::Backoff,
     freshness::Freshness,
+    ledger::{Ledger, Outcome, closed},
     limit::Limit,
     slot::{CachedToken, Generation, Glance, Published, Slot},
     status::{Activity, Survey},
@@ -34,8 +34,6 @@ use crate::{
     token::AccessToken,
 };
 
-type Outcome = Result<CachedToken, TokenError>;
-
 pub(super) struct SingleFlight {
     slot: Slot,
     ledger: Mutex<Ledger>,
@@ -43,40 +41,6 @@ pub(super) struct SingleFlight {
     change: Notify,
     wall_clock: WallClock,
     telemetry: Telemetry,
-}
-
-#[derive(Default)]
-struct Ledger {
-    /// The last few tokens, also when they were refused or have expired: a source may give one of them again.
-    recent: VecDeque<CachedToken>,
-    flight: Option<watch::Receiver<Option<Outcome>>>,
-    backoff: Backoff,
-    limit: Option<Limit>,
-    last_error: Option<TokenError>,
-    /// How many flights have landed so far, well or not.
-    landed: u64,
-    is_closed: bool,
-}
-
-impl Ledger {
-    const REMEMBERED: usize = 8;
-
-    /// What is done for the next token; where that is nothing, whether something keeps it on the ground.
-    fn activity(&mut self, now: Instant) -> (Activity, Option<TokenError>) {
-        if self.is_closed {
-            return (Activity::Closed, Some(closed()));
-        }
-        if self.flight.is_some() {
-            return (Activity::Refreshing, None);
-        }
-        if let Some((until, error)) = self.backoff.blocked(now) {
-            return (Activity::BackingOff(until), Some(error));
-        }
-        match self.limit.as_mut().and_then(|limit| limit.reached(now)) {
-            Some(left) => (Activity::LimitReached(now + left), Some(limit_reached(now + left))),
-            None => (Activity::Idle, None),
-        }
-    }
 }
 
 /// What somebody who needs a token does next.
@@ -110,7 +74,7 @@ impl Reason {
 
 impl SingleFlight {
     pub(super) fn new(limit: Option<Limit>, wall_clock: WallClock, telemetry: Telemetry) -> Self {
-        let ledger = Mutex::new(Ledger { limit, ..Ledger::default() });
+        let ledger = Mutex::new(Ledger::new(limit));
         Self { slot: Slot::default(), ledger, change: Notify::new(), wall_clock, telemetry }
     }
 
@@ -169,13 +133,13 @@ impl SingleFlight {
         if let (_, Some(error)) = ledger.activity(Instant::now()) {
             return Entry::Blocked(error);
         }
-        if let Some(flight) = &ledger.flight {
+        if let Some(flight) = ledger.flight() {
             return Entry::Joined(Flight(flight.clone()));
         }
-        let reason = match (self.slot.generation(), ledger.recent.is_empty()) {
+        let reason = match (self.slot.generation(), ledger.last_generation()) {
             (Some(_), _) => Reason::Expired,
-            (None, true) => Reason::First,
-            (None, false) => Reason::Refused,
+            (None, None) => Reason::First,
+            (None, Some(_)) => Reason::Refused,
         };
         let ticket = self.open(&mut ledger, reason);
         let flight = Flight(ticket.subscribe());
@@ -192,13 +156,8 @@ impl SingleFlight {
 
     fn open(self: &Arc<Self>, ledger: &mut Ledger, reason: Reason) -> Ticket {
         let (outcome, flight) = watch::channel(None);
-        ledger.flight = Some(flight);
-        let last_for = ledger.limit.as_mut().and_then(|limit| {
-            let now = Instant::now();
-            limit.count(now);
-            limit.reached(now)
-        });
-        let replaces = ledger.recent.back().map(CachedToken::generation);
+        let last_for = ledger.opened(flight, Instant::now());
+        let replaces = ledger.last_generation();
         Ticket { of: Arc::clone(self), outcome: Some(outcome), reason, replaces, last_for, departed: None }
     }
 
@@ -219,8 +178,7 @@ impl SingleFlight {
     /// Whether two generations are the very same token. `false` where one of them was too long ago.
     pub(super) fn are_same(&self, one: Generation, other: Generation) -> bool {
         let ledger = self.lock();
-        let token = |generation| ledger.recent.iter().find(|token| token.generation() == generation);
-        match (token(one), token(other)) {
+        match (ledger.token(one), ledger.token(other)) {
             (Some(one), Some(other)) => one.header_value() == other.header_value(),
             _ => false,
         }
@@ -229,12 +187,11 @@ impl SingleFlight {
     /// Ends everything, for good: there is no token any more, and the flight in the air lands without one.
     pub(super) fn close(&self) {
         let mut ledger = self.lock();
-        let was_closed = mem::replace(&mut ledger.is_closed, true);
+        let (is_news, tokens) = ledger.close();
         self.slot.clear();
-        let recent = mem::take(&mut ledger.recent);
         drop(ledger);
-        drop(recent);
-        if !was_closed {
+        drop(tokens);
+        if is_news {
             self.telemetry.tell(Happening::Closed);
             self.change.notify_waiters();
         }
@@ -244,7 +201,7 @@ impl SingleFlight {
         loop {
             let mut changed = pin!(self.changed());
             changed.as_mut().enable();
-            if self.lock().is_closed {
+            if self.lock().is_closed() {
                 return;
             }
             changed.await;
@@ -263,30 +220,20 @@ impl SingleFlight {
         let now = Instant::now();
         let token = self.slot.get().filter(|token| token.freshness(now) != Freshness::Expired);
         let (activity, _) = ledger.activity(now);
-        Survey { now, token, activity, last_error: ledger.last_error.clone(), landed: ledger.landed }
+        Survey { now, token, activity, last_error: ledger.last_error(), landed: ledger.flights() }
     }
 
     fn publish(&self, ledger: &mut Ledger, arrival: Arrival) -> Outcome {
         let Arrival { token, departed, attached } = arrival;
         // A renewal that brings the same token again is no new one: a refusal of it must not be taken for a late one.
         let current = self.slot.load().filter(|current| current.header_value() == token.header_value());
-        let generation = match (&current, ledger.recent.back()) {
-            (Some(current), _) => current.generation(),
-            (None, Some(last)) => last.generation().next(),
-            (None, None) => Generation::FIRST,
-        };
+        let generation = current.map_or_else(|| ledger.next_generation(), |current| current.generation());
         let token = CachedToken::new(token, generation, fastrand::f64(), departed, attached);
         if token.is_expired() {
             return Err(expired_on_arrival());
         }
         self.slot.publish(&token);
-        if current.is_some() {
-            ledger.recent.pop_back();
-        }
-        ledger.recent.push_back(token.clone());
-        if ledger.recent.len() > Ledger::REMEMBERED {
-            ledger.recent.pop_front();
-        }
+        ledger.remember(token.clone());
         Ok(token)
     }
 
@@ -352,21 +299,12 @@ impl Ticket {
     fn close(&mut self, arrival: Result<Arrival, TokenError>) {
         let Some(sender) = self.outcome.take() else { return };
         let mut ledger = self.of.lock();
-        let landed = match arrival {
-            _ if ledger.is_closed => Err(closed()),
+        let outcome = match arrival {
+            _ if ledger.is_closed() => Err(closed()),
             Ok(arrival) => self.of.publish(&mut ledger, arrival),
             Err(error) => Err(error),
         };
-        let outcome = match landed {
-            Ok(token) => {
-                ledger.backoff.succeeded();
-                Ok(token)
-            }
-            Err(error) => Err(ledger.backoff.failed(error, Instant::now(), fastrand::f64())),
-        };
-        ledger.last_error = outcome.as_ref().err().cloned();
-        ledger.landed += 1;
-        let flight = ledger.flight.take();
+        let (outcome, flight) = ledger.landed(outcome, Instant::now(), fastrand::f64());
         drop(ledger);
         drop(flight);
         sender.send_replace(Some(outcome.clone()));
@@ -417,18 +355,6 @@ fn panicked() -> TokenError {
 
 fn shut_down() -> TokenError {
     TokenError::new(TokenErrorKind::Runtime, "the tokio runtime that fetched the token was shut down")
-}
-
-fn limit_reached(until: Instant) -> TokenError {
-    TokenError::new(
-        TokenErrorKind::LimitReached,
-        "a token is needed, and the limit on token requests of this cache is used up",
-    )
-    .with_next_attempt(until)
-}
-
-fn closed() -> TokenError {
-    TokenError::new(TokenErrorKind::Closed, "the token cache is closed")
 }
 
 #[cfg(test)]
