@@ -59,13 +59,12 @@ impl Ledger {
         self.flight.as_ref()
     }
 
-    /// Where this is the last one that the limit allows, says how long there can be no other.
-    pub(super) fn opened(
-        &mut self,
-        flight: watch::Receiver<Option<Outcome>>,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub(super) fn opened(&mut self, flight: watch::Receiver<Option<Outcome>>) {
         self.flight = Some(flight);
+    }
+
+    /// Where this flight is the last one that the limit allows, says how long there can be no other.
+    pub(super) fn departed(&mut self, now: Instant) -> Option<Duration> {
         let limit = self.limit.as_mut()?;
         limit.count(now);
         limit.reached(now)

@@ -11,7 +11,7 @@
 //! 3. A flight is closed in the same step in which its token is published: nobody who looks can see neither.
 //! 4. No code of a user, no await and no wake-up happens under the lock.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use futures_util::future::{Either, select};
 use tokio::{
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     error::{TokenError, TokenErrorKind},
     sync::{Mutex, MutexGuard, lock, watch},
-    telemetry::{Attached, Happening, Telemetry},
+    telemetry::{Attached, Happening, RefreshSpan, Telemetry},
     token::AccessToken,
 };
 
@@ -156,9 +156,9 @@ impl SingleFlight {
 
     fn open(self: &Arc<Self>, ledger: &mut Ledger, reason: Reason) -> Ticket {
         let (outcome, flight) = watch::channel(None);
-        let last_for = ledger.opened(flight, Instant::now());
+        ledger.opened(flight);
         let replaces = ledger.last_generation();
-        Ticket { of: Arc::clone(self), outcome: Some(outcome), reason, replaces, last_for, departed: None }
+        Ticket { of: Arc::clone(self), outcome: Some(outcome), reason, replaces, departure: None }
     }
 
     /// Takes the refused token out of use, unless a newer one is there already.
@@ -248,9 +248,13 @@ pub(super) struct Ticket {
     outcome: Option<watch::Sender<Option<Outcome>>>,
     reason: Reason,
     replaces: Option<Generation>,
-    /// Where this is the last flight that the limit allows: how long there can be no other.
-    last_for: Option<Duration>,
-    departed: Option<Moment>,
+    departure: Option<Departure>,
+}
+
+/// The beginning of the fetch.
+struct Departure {
+    at: Moment,
+    span: RefreshSpan,
 }
 
 /// What has been fetched, with all that has to be asked of others' code before the lock is taken.
@@ -265,23 +269,25 @@ impl Ticket {
         self.outcome.as_ref().map_or_else(|| watch::channel(None).1, watch::Sender::subscribe)
     }
 
-    /// To be called when the fetch begins.
+    /// To be called by whoever starts the fetch, when that is certain.
     pub(super) fn depart(&mut self) {
-        self.departed = Some(Moment::now(&self.of.wall_clock));
-        self.of.change.notify_waiters();
-        if let Some(next_request) = self.last_for {
-            self.of.telemetry.tell(Happening::LimitReached { next_request });
+        let of = &*self.of;
+        let span = of.telemetry.refresh_span(self.reason.as_str(), self.replaces.map(Generation::get));
+        self.departure = Some(Departure { at: Moment::now(&of.wall_clock), span });
+        let last_for = of.lock().departed(Instant::now());
+        of.change.notify_waiters();
+        if let Some(next_request) = last_for {
+            of.telemetry.tell(Happening::LimitReached { next_request });
         }
     }
 
-    /// Says of `fetch` what it is for, and ends it where the cache is closed.
+    /// Ends `fetch` where the cache is closed.
     pub(super) async fn fly<T>(
         &self,
         fetch: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
-        let replaces = self.replaces.map(Generation::get);
-        let fetch = self.of.telemetry.refreshing(fetch, self.reason.as_str(), replaces);
-        match select(pin!(fetch), pin!(self.of.closed())).await {
+        let span = self.departure.as_ref().map(|departure| departure.span.clone()).unwrap_or_default();
+        match select(pin!(span.around(fetch)), pin!(self.of.closed())).await {
             Either::Left((fetched, _)) => fetched,
             Either::Right(_) => Err(closed()),
         }
@@ -290,7 +296,10 @@ impl Ticket {
     pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
         let arrival = fetched.map(|token| Arrival {
             token,
-            departed: self.departed.unwrap_or_else(|| Moment::now(&self.of.wall_clock)),
+            departed: match &self.departure {
+                Some(departure) => departure.at,
+                None => Moment::now(&self.of.wall_clock),
+            },
             attached: self.of.telemetry.attached(),
         });
         self.close(arrival);
@@ -313,13 +322,16 @@ impl Ticket {
     }
 
     fn report(&self, outcome: &Outcome) {
-        let took = self.departed.map(|departed| departed.monotonic.elapsed()).unwrap_or_default();
-        self.of.telemetry.tell(match outcome {
+        let departure = self.departure.as_ref();
+        let took = departure.map(|departure| departure.at.monotonic.elapsed()).unwrap_or_default();
+        let happening = match outcome {
             Ok(token) => {
                 Happening::Fetched { generation: token.generation().get(), lifetime: token.lifetime(), took }
             }
             Err(error) => Happening::FetchFailed { kind: error.kind().as_str(), error, took },
-        });
+        };
+        let span = departure.map(|departure| departure.span.clone()).unwrap_or_default();
+        span.within(|| self.of.telemetry.tell(happening));
     }
 }
 

@@ -229,11 +229,13 @@ impl TokenCache {
 
     /// Detached from the caller: neither its cancellation nor its panic ends the fetch.
     fn take_off(&self, mut ticket: Ticket) {
-        ticket.depart();
         let source = Arc::clone(&self.0.source);
         let limit = self.0.refresh_timeout;
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(fetch(ticket, source, limit))),
+            Ok(runtime) => {
+                ticket.depart();
+                runtime.spawn(fetch(ticket, source, limit));
+            }
             Err(_) => ticket.finish(Err(TokenError::new(
                 TokenErrorKind::Runtime,
                 "a token has to be fetched, and there is no tokio runtime to fetch it on",

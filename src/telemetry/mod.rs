@@ -3,6 +3,8 @@
 //!
 //! No happening has room for a token or a secret.
 
+#![cfg_attr(not(all(feature = "tracing", feature = "metrics")), allow(dead_code, clippy::unused_self))] // who listens decides
+
 #[cfg(feature = "tracing")]
 mod events;
 #[cfg(feature = "metrics")]
@@ -12,7 +14,6 @@ use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
 /// Something that happened to the token of a cache.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(all(feature = "tracing", feature = "metrics")), allow(dead_code))] // each listens to its own part
 pub(crate) enum Happening<'a> {
     /// Somebody has to wait for a token.
     Waited,
@@ -89,17 +90,44 @@ impl Telemetry {
         }
     }
 
-    /// Puts all that `refresh` does in a span of its own.
-    pub(crate) fn refreshing<F: Future>(
-        &self,
-        refresh: F,
-        reason: &'static str,
-        replaces: Option<u64>,
-    ) -> impl Future<Output = F::Output> + use<F> {
-        #[cfg(feature = "tracing")]
-        let refresh = tracing::Instrument::instrument(refresh, events::span(&self.cache, reason, replaces));
+    /// A span for one refresh, which begins where this is called.
+    pub(crate) fn refresh_span(&self, reason: &'static str, replaces: Option<u64>) -> RefreshSpan {
         let _ = (reason, replaces);
+        RefreshSpan {
+            #[cfg(feature = "tracing")]
+            span: events::span(&self.cache, reason, replaces),
+        }
+    }
+}
+
+/// What a refresh does is told within its span. Without the feature it is nothing.
+#[derive(Clone)]
+pub(crate) struct RefreshSpan {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+#[allow(clippy::derivable_impls)] // it is not where there is a span
+impl Default for RefreshSpan {
+    fn default() -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::none(),
+        }
+    }
+}
+
+impl RefreshSpan {
+    pub(crate) fn around<F: Future>(self, refresh: F) -> impl Future<Output = F::Output> {
+        #[cfg(feature = "tracing")]
+        let refresh = tracing::Instrument::instrument(refresh, self.span);
         refresh
+    }
+
+    pub(crate) fn within<T>(&self, tell: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "tracing")]
+        let _entered = self.span.enter();
+        tell()
     }
 }
 

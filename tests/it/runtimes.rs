@@ -1,5 +1,7 @@
 //! A cache outlives the runtimes that it is used from.
 
+use std::{num::NonZeroU32, time::Duration};
+
 use tokio::runtime::{Builder, Runtime};
 use tokio_test::task;
 use tower_oauth::TokenErrorKind;
@@ -26,6 +28,16 @@ fn a_fetch_without_a_runtime_is_a_clear_error_and_not_a_panic() {
     drop(token);
     assert!(runtime().block_on(world.cache.token()).is_ok());
     assert_eq!(world.issuer.asked(), 1);
+}
+
+#[test]
+fn a_fetch_that_could_not_begin_is_no_token_request_of_those_that_the_limit_allows() {
+    let world = World::with(|cache| cache.token_request_limit(NonZeroU32::MIN, Duration::from_secs(3600)));
+    for _ in 0..3 {
+        let error = tokio_test::assert_ready!(task::spawn(world.cache.token()).poll()).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Runtime);
+    }
+    assert!(runtime().block_on(world.cache.token()).is_ok());
 }
 
 #[test]

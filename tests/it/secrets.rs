@@ -1,10 +1,6 @@
 //! No token and no secret is in anything that is shown.
 
-use std::{
-    fmt::{Debug, Write as _},
-    io,
-    sync::{Arc, Mutex},
-};
+use std::fmt::{Debug, Write as _};
 
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -13,11 +9,10 @@ use tower_oauth::{
     AccessToken, ClientAuth, ClientCredentials, ClientSecret, ConfigError, OAuthLayer, Origins, TokenCache,
     TokenEndpoint, TokenError, TokenErrorKind,
 };
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{
     loopback::{Authority, http1_client, http2_client, json, serve},
-    support::lock,
+    support::Log,
 };
 
 /// The client's secret, form-encoded, and in the header; the tokens; the query of the token URL.
@@ -26,29 +21,6 @@ const SECRETS: &[&str] = &["s3cr", "czNjciV0", "bXklMjBjbGllbnQ6czNjciUyNXQ", "T
 fn assert_shows_no_secret(shown: &str) {
     for secret in SECRETS {
         assert!(!shown.contains(secret), "{secret} in {shown}");
-    }
-}
-
-/// Everything that tracing is told on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 
@@ -72,7 +44,7 @@ async fn nothing_that_is_logged_on_the_way_has_a_token_or_a_secret() {
             authority.revoke_all();
         }
     }
-    let log = String::from_utf8(lock(&log.0).clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("h2::"), "the log has been listened to: {log}");
     assert_shows_no_secret(&log);
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -20,6 +20,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_oauth::{
     AccessToken, OAuthLayer, Origins, TokenCache, TokenCacheBuilder, TokenError, TokenErrorKind, TokenSource,
 };
+use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) type Body = Full<Bytes>;
 pub(crate) type Client = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
@@ -259,6 +260,35 @@ impl Asleep {
     pub(crate) fn wall_clock(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
         let (asleep, start) = (Arc::clone(&self.0), (Instant::now(), SystemTime::now()));
         cache.wall_clock(move || start.1 + start.0.elapsed() + *lock(&asleep))
+    }
+}
+
+/// Everything that tracing is told on this thread.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(lock(&self.0).clone()).unwrap()
     }
 }
 

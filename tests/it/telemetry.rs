@@ -118,7 +118,7 @@ mod tracing {
     };
 
     use super::{CHAPTER, an_eventful_history};
-    use crate::support::lock;
+    use crate::support::{Log, World, lock};
 
     /// What is told to a subscriber: each span and event with its fields.
     #[derive(Clone, Default)]
@@ -181,24 +181,24 @@ mod tracing {
         assert_eq!(
             told,
             [
-                "DEBUG a request waits for a token;",
                 r#"DEBUG token_refresh; reason="first""#,
+                "DEBUG a request waits for a token;",
                 r#"WARN no new token; kind="transport" error=the issuer is down; check the URL, the network and the TLS trust;"#,
-                "DEBUG a request waits for a token;",
                 r#"DEBUG token_refresh; reason="first""#,
+                "DEBUG a request waits for a token;",
                 "INFO a new token; generation=1 lifetime_s took_s",
                 "DEBUG the token was refused; generation=1 status=401",
+                r#"DEBUG token_refresh; reason="refused" replaces=1"#,
                 "DEBUG a request waits for a token;",
                 "DEBUG the token was refused; generation=1 status=401",
                 r#"DEBUG the refusal costs no refresh; generation=1 reason="late""#,
                 "DEBUG a request waits for a token;",
-                r#"DEBUG token_refresh; reason="refused" replaces=1"#,
                 "INFO a new token; generation=2 lifetime_s took_s",
                 "DEBUG the repeated request was accepted; generation=2",
                 "DEBUG the repeated request was accepted; generation=2",
                 "DEBUG the token was refused; generation=2 status=401",
-                "DEBUG a request waits for a token;",
                 r#"DEBUG token_refresh; reason="refused" replaces=2"#,
+                "DEBUG a request waits for a token;",
                 "INFO a new token; generation=3 lifetime_s took_s",
                 "DEBUG the token was refused; generation=3 status=401",
                 "WARN the repeated request was refused, too; generation=3",
@@ -210,12 +210,35 @@ mod tracing {
                 r#"DEBUG the refusal costs no refresh; generation=3 reason="late""#,
                 "DEBUG the repeated request was accepted; generation=4",
                 "INFO the machine slept, and the token is so much older; slept_s",
+                r#"DEBUG token_refresh; reason="refused" replaces=4"#,
                 "WARN this was the last token request that the limit of the cache allows for now; next_request_s",
                 "DEBUG a request waits for a token;",
-                r#"DEBUG token_refresh; reason="refused" replaces=4"#,
                 "INFO a new token; generation=5 lifetime_s took_s",
                 "DEBUG the cache is closed;",
             ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_follows_from_the_span_of_whoever_came_first_and_is_told_within_its_own() {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let world = World::with(|cache| cache.name("orders"));
+        let caller = tracing::info_span!("caller");
+        tracing::Instrument::instrument(world.get(), caller).await.unwrap();
+        drop(guard);
+        let log = log.text();
+        let line = |message: &str| log.lines().find(|line| line.contains(message)).unwrap().to_owned();
+        assert!(line("a request waits").contains("caller: tower_oauth:"), "{log}");
+        let told = line("a new token");
+        assert!(
+            told.contains("INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:"),
+            "{told}"
         );
     }
 
