@@ -3,6 +3,8 @@
 //! With `--cfg tower_oauth_loom` the mutex and the atomic are loom's, and so is what stands in for the lock-free pointer and
 //! the channel, into which loom cannot look. `cache/model.rs` is what is checked that way.
 
+use std::sync::{PoisonError, TryLockError};
+
 #[cfg(not(all(test, tower_oauth_loom)))]
 pub(crate) use real::*;
 #[cfg(all(test, tower_oauth_loom))]
@@ -10,7 +12,16 @@ pub(crate) use stand_ins::*;
 
 /// Locks, also what a panic has poisoned: nothing that is locked here is left half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// [`lock`], for those who would rather not wait.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 #[cfg(not(all(test, tower_oauth_loom)))]

@@ -113,7 +113,8 @@ impl Tower {
     }
 
     /// The task that fetches.
-    fn fly(&self, ticket: Ticket) {
+    fn fly(&self, mut ticket: Ticket) {
+        ticket.depart();
         assert_eq!(self.in_the_air.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
         let number = self.begun.fetch_add(1, Ordering::SeqCst);
         thread::yield_now();

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
-    sync::{Mutex, MutexGuard, lock, watch},
+    sync::{Mutex, MutexGuard, lock, try_lock, watch},
     telemetry::{Attached, Happening, RefreshSpan, Telemetry},
     token::AccessToken,
 };
@@ -146,9 +146,10 @@ impl SingleFlight {
         Entry::Opened(ticket, flight)
     }
 
-    /// For somebody whose token is stale: a ticket, where the renewal is now and nobody else's.
+    /// For somebody whose token is stale: a ticket, where the renewal is now and nobody else's. With a token in hand nobody
+    /// waits for the lock: whoever has it, or comes next, sees to the renewal.
     pub(super) fn renew(self: &Arc<Self>) -> Option<Ticket> {
-        let mut ledger = self.lock();
+        let mut ledger = try_lock(&self.ledger)?;
         let due = self.slot.load().is_some_and(|token| token.is_stale());
         let free = ledger.activity(Instant::now()).0 == Activity::Idle;
         (due && free).then(|| self.open(&mut ledger, Reason::Stale))

@@ -153,7 +153,9 @@ mod tests {
         }
         assert!(state.permits(now));
         state.helped(now);
-        now += BRIEF;
+        now += BRIEF.saturating_sub(Duration::from_nanos(1));
+        assert_eq!(pause_after_help(&mut state.clone(), &mut now.clone()), 16, "not yet for a minute");
+        now += Duration::from_nanos(1);
         assert_eq!([0; 3].map(|_| pause_after_help(&mut state, &mut now)), [0; 3]);
         assert_eq!(pause_after_help(&mut state, &mut now), 1);
     }
