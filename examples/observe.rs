@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use metrics_util::debugging::DebuggingRecorder;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind};
@@ -23,6 +23,13 @@ async fn new_token() -> Result<AccessToken, TokenError> {
         1 => Err(TokenError::new(TokenErrorKind::Transport, "the authorization server is away")),
         number => Ok(AccessToken::bearer(format!("token-{number}"))?.expires_in(Duration::from_secs(4))),
     }
+}
+
+/// In the place of an API: it has forgotten the second token.
+fn answer(request: &Request<String>) -> Result<Response<String>, BoxError> {
+    let is_known = request.headers().get(AUTHORIZATION).is_some_and(|token| token != "Bearer token-2");
+    let status = if is_known { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    Ok(Response::builder().status(status).body(String::new())?)
 }
 
 #[tokio::main]
@@ -45,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
     tokio::time::timeout(Duration::from_secs(60), tokens.warm_up()).await??;
 
     let oauth = OAuthLayer::new(tokens.clone(), Origins::new([API])?);
-    let api = service_fn(|_: Request<String>| async { Ok::<_, BoxError>(Response::new(String::new())) });
+    let api = service_fn(|request: Request<String>| async move { answer(&request) });
     let client = ServiceBuilder::new().layer(oauth).service(api);
     for _ in 0..10 {
         client.clone().oneshot(Request::get(format!("{API}/orders")).body(String::new())?).await?;

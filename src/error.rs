@@ -200,8 +200,9 @@ impl TokenError {
         self.0.retry_after
     }
 
-    /// How long the cache waits before it makes the next attempt: the back-off after failures. Until then every call that needs
-    /// a token gets this error at once. `None`: the next call tries.
+    /// How long the cache waits before it makes the next attempt, be it the back-off after a failure or the limit on token
+    /// requests. Until then every call that needs a token gets this error at once. `None`: the next call tries, unless the cache
+    /// is [closed](TokenErrorKind::Closed).
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.0

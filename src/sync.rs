@@ -29,7 +29,7 @@ mod real {
     use std::sync::Arc;
     pub(crate) use std::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     };
 
     use arc_swap::ArcSwapOption;
@@ -67,7 +67,7 @@ mod stand_ins {
 
     pub(crate) use loom::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     };
 
     #[derive(Debug)]

@@ -33,8 +33,13 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// The error to answer with at once, while no attempt is to be made, and until when.
-    pub(super) fn blocked(&self, now: Instant) -> Option<(Instant, TokenError)> {
-        self.blocked.clone().filter(|(until, _)| now < *until)
+    pub(super) fn blocked(&self, now: Instant) -> Option<&(Instant, TokenError)> {
+        self.blocked.as_ref().filter(|(until, _)| now < *until)
+    }
+
+    /// The last error, for as long as it counts.
+    pub(super) fn error(&self) -> Option<&TokenError> {
+        self.blocked.as_ref().map(|(_, error)| error)
     }
 
     pub(super) fn succeeded(&mut self) {
@@ -44,7 +49,7 @@ impl Backoff {
     /// Counts the failure, and tells the error when the next attempt is made. `chance` is in 0..1.
     pub(super) fn failed(&mut self, error: TokenError, now: Instant, chance: f64) -> TokenError {
         // Another runtime can go on at once: nothing is known of the server.
-        if matches!(error.kind(), TokenErrorKind::Runtime | TokenErrorKind::Closed) {
+        if error.kind() == TokenErrorKind::Runtime {
             return error;
         }
         let is_final = error.kind() == TokenErrorKind::Refused;

@@ -1,6 +1,6 @@
 //! What the single flight writes down under its lock: tokens and flights so far, and whether another flight may begin.
 
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{collections::VecDeque, mem};
 
 use tokio::time::Instant;
 
@@ -21,12 +21,23 @@ pub(super) type Outcome = Result<CachedToken, TokenError>;
 pub(super) struct Ledger {
     /// The last few tokens, also when they were refused or have expired: a source may give one of them again.
     recent: VecDeque<CachedToken>,
-    flight: Option<watch::Receiver<Option<Outcome>>>,
+    flight: Option<Flight>,
     backoff: Backoff,
     limit: Option<Limit>,
     last_error: Option<TokenError>,
     landed: u64,
     is_closed: bool,
+    discarded: Discarded,
+}
+
+pub(super) type Flight = watch::Receiver<Option<Outcome>>;
+
+/// What is crossed out, to be dropped outside of the lock: it may have parts that others wrote.
+#[derive(Default)]
+pub(super) struct Discarded {
+    tokens: Vec<CachedToken>,
+    errors: Vec<TokenError>,
+    flight: Option<Flight>,
 }
 
 impl Ledger {
@@ -36,57 +47,67 @@ impl Ledger {
         Self { limit, ..Self::default() }
     }
 
+    pub(super) fn discarded(&mut self) -> Discarded {
+        mem::take(&mut self.discarded)
+    }
+
     // The flights.
 
-    /// What is done for the next token, and the error of those who need one where none may be fetched now.
-    pub(super) fn activity(&mut self, now: Instant) -> (Activity, Option<TokenError>) {
+    /// What is done for the next token.
+    pub(super) fn activity(&mut self, now: Instant) -> Activity {
         if self.is_closed {
-            return (Activity::Closed, Some(closed()));
+            return Activity::Closed;
         }
         if self.flight.is_some() {
-            return (Activity::Refreshing, None);
+            return Activity::Refreshing;
         }
-        if let Some((until, error)) = self.backoff.blocked(now) {
-            return (Activity::BackingOff(until), Some(error));
+        if let Some((until, _)) = self.backoff.blocked(now) {
+            return Activity::BackingOff(*until);
         }
-        match self.limit.as_mut().and_then(|limit| limit.reached(now)) {
-            Some(left) => (Activity::LimitReached(now + left), Some(limit_reached(now + left))),
-            None => (Activity::Idle, None),
+        let limit_reached = self.limit.as_mut().and_then(|limit| limit.reached(now));
+        limit_reached.map_or(Activity::Idle, Activity::LimitReached)
+    }
+
+    /// The error of those who need a token where none may be fetched now.
+    pub(super) fn blocked(&mut self, now: Instant) -> Option<TokenError> {
+        match self.activity(now) {
+            Activity::Idle | Activity::Refreshing => None,
+            Activity::BackingOff(_) => self.backoff.blocked(now).map(|(_, error)| error.clone()),
+            Activity::LimitReached(until) => Some(limit_reached(until)),
+            Activity::Closed => Some(closed()),
         }
     }
 
-    pub(super) fn flight(&self) -> Option<&watch::Receiver<Option<Outcome>>> {
+    pub(super) fn flight(&self) -> Option<&Flight> {
         self.flight.as_ref()
     }
 
-    pub(super) fn opened(&mut self, flight: watch::Receiver<Option<Outcome>>) {
+    pub(super) fn opened(&mut self, flight: Flight) {
         self.flight = Some(flight);
     }
 
-    /// Where this flight is the last one that the limit allows, says how long there can be no other.
-    pub(super) fn departed(&mut self, now: Instant) -> Option<Duration> {
+    /// Where this flight is the last one that the limit allows, says until when there can be no other.
+    pub(super) fn departed(&mut self, now: Instant) -> Option<Instant> {
         let limit = self.limit.as_mut()?;
         limit.count(now);
         limit.reached(now)
     }
 
-    /// Gives the flight back, to be dropped outside of the lock.
-    pub(super) fn landed(
-        &mut self,
-        outcome: Outcome,
-        now: Instant,
-        chance: f64,
-    ) -> (Outcome, Option<watch::Receiver<Option<Outcome>>>) {
+    pub(super) fn landed(&mut self, outcome: Outcome, now: Instant, chance: f64) -> Outcome {
+        self.discarded.flight = self.flight.take();
+        self.discarded.errors.extend(self.last_error.take());
+        self.discarded.errors.extend(self.backoff.error().cloned());
+        self.landed += 1;
         let outcome = match outcome {
             Ok(token) => {
                 self.backoff.succeeded();
                 Ok(token)
             }
+            Err(error) if self.is_closed => Err(error),
             Err(error) => Err(self.backoff.failed(error, now, chance)),
         };
         self.last_error = outcome.as_ref().err().cloned();
-        self.landed += 1;
-        (outcome, self.flight.take())
+        outcome
     }
 
     /// How many have landed so far, well or not.
@@ -102,10 +123,10 @@ impl Ledger {
         self.is_closed
     }
 
-    /// Whether it was not closed before, and the tokens, to be dropped outside of the lock.
-    pub(super) fn close(&mut self) -> (bool, VecDeque<CachedToken>) {
-        let was_closed = mem::replace(&mut self.is_closed, true);
-        (!was_closed, mem::take(&mut self.recent))
+    /// Says whether it was not closed before.
+    pub(super) fn close(&mut self) -> bool {
+        self.discarded.tokens.extend(self.recent.drain(..));
+        !mem::replace(&mut self.is_closed, true)
     }
 
     // The tokens.
@@ -126,11 +147,11 @@ impl Ledger {
     /// In the place of the last one, where it is of the same generation.
     pub(super) fn remember(&mut self, token: CachedToken) {
         if self.last_generation() == Some(token.generation()) {
-            self.recent.pop_back();
+            self.discarded.tokens.extend(self.recent.pop_back());
         }
         self.recent.push_back(token);
         if self.recent.len() > Self::REMEMBERED {
-            self.recent.pop_front();
+            self.discarded.tokens.extend(self.recent.pop_front());
         }
     }
 }

@@ -15,10 +15,10 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use loom::{
@@ -74,14 +74,17 @@ struct Tower {
 }
 
 impl Tower {
+    /// On a machine that has slept for so many seconds.
+    fn asleep_for(seconds: Arc<AtomicU64>) -> Self {
+        let wall_clock =
+            WallClock::new(move || SystemTime::now() + Duration::from_secs(seconds.load(Ordering::SeqCst)));
+        let single_flight = SingleFlight::new(None, wall_clock, Telemetry::of("model".into()));
+        Self { single_flight: Arc::new(single_flight), begun: Arc::default(), in_the_air: Arc::default() }
+    }
+
     /// With a token of generation `tokens`, where that is not zero; those before it were refused.
     fn with(tokens: u64) -> Self {
-        let single_flight = SingleFlight::new(None, WallClock::default(), Telemetry::of("model".into()));
-        let tower = Self {
-            single_flight: Arc::new(single_flight),
-            begun: Arc::default(),
-            in_the_air: Arc::default(),
-        };
+        let tower = Self::asleep_for(Arc::default());
         for generation in 1..=tokens {
             tower.generation().map(|refused| tower.single_flight.invalidate(refused));
             tower.fetch();
@@ -200,6 +203,25 @@ fn a_token_that_is_refused_while_its_renewal_lands_takes_nothing_with_it() {
         tower.single_flight.invalidate(refused);
         task.join().unwrap();
         assert_eq!((tower.begun(), tower.number()), (1, Some(2)));
+    });
+}
+
+#[test]
+fn a_token_that_is_refused_while_a_sleep_is_noticed_does_not_come_back() {
+    loom::model(|| {
+        let asleep = Arc::new(AtomicU64::new(0));
+        let tower = Tower::asleep_for(Arc::clone(&asleep));
+        let (mut ticket, _) = tower.open();
+        ticket.depart();
+        let token = AccessToken::bearer("token").unwrap().expires_in(Duration::from_secs(3600));
+        ticket.finish(Ok(token));
+        let refused = tower.generation().unwrap();
+
+        asleep.store(600, Ordering::SeqCst);
+        let noticing = tower.spawn(|tower| tower.single_flight.compare_clocks());
+        assert!(tower.single_flight.invalidate(refused));
+        noticing.join().unwrap();
+        assert_eq!(tower.number(), None);
     });
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     freshness::Freshness,
-    ledger::{Ledger, Outcome, closed},
+    ledger::{self, Ledger, Outcome, closed},
     limit::Limit,
     slot::{CachedToken, Generation, Glance, Published, Slot},
     status::{Activity, Survey},
@@ -106,22 +106,29 @@ impl SingleFlight {
     }
 
     #[cold]
-    fn compare_clocks(&self) {
+    pub(super) fn compare_clocks(&self) {
         let Some(token) = self.slot.get() else { return };
         let Some((slept, older)) = token.after_sleep(&self.wall_clock) else {
-            return token
-                .remaining()
-                .into_iter()
-                .for_each(|left| self.telemetry.tell(Happening::Remaining(left)));
+            return self.tell_remaining(&token);
         };
         let ledger = self.lock();
-        // Unless it was refused or replaced meanwhile.
-        if self.slot.get().is_some_and(|current| current.is(&token)) {
+        // Unless it was refused or replaced meanwhile, or another has found the same.
+        let is_news = self.slot.get().is_some_and(|current| current.is(&token));
+        if is_news {
             self.slot.publish(&older);
         }
         drop(ledger);
-        self.telemetry.tell(Happening::Slept(slept));
-        self.change.notify_waiters();
+        if is_news {
+            self.change.notify_waiters();
+            self.telemetry.tell(Happening::Slept(slept));
+            self.tell_remaining(&older);
+        }
+    }
+
+    fn tell_remaining(&self, token: &CachedToken) {
+        if let Some(left) = token.remaining() {
+            self.telemetry.tell(Happening::Remaining(left));
+        }
     }
 
     /// For somebody who has no token.
@@ -130,7 +137,7 @@ impl SingleFlight {
         if let Some(token) = self.slot.load() {
             return Entry::Cached(token);
         }
-        if let (_, Some(error)) = ledger.activity(Instant::now()) {
+        if let Some(error) = ledger.blocked(Instant::now()) {
             return Entry::Blocked(error);
         }
         if let Some(flight) = ledger.flight() {
@@ -151,7 +158,7 @@ impl SingleFlight {
     pub(super) fn renew(self: &Arc<Self>) -> Option<Ticket> {
         let mut ledger = try_lock(&self.ledger)?;
         let due = self.slot.load().is_some_and(|token| token.is_stale());
-        let free = ledger.activity(Instant::now()).0 == Activity::Idle;
+        let free = ledger.activity(Instant::now()) == Activity::Idle;
         (due && free).then(|| self.open(&mut ledger, Reason::Stale))
     }
 
@@ -188,17 +195,16 @@ impl SingleFlight {
     /// Ends everything, for good: there is no token any more, and the flight in the air lands without one.
     pub(super) fn close(&self) {
         let mut ledger = self.lock();
-        let (is_news, tokens) = ledger.close();
+        let is_news = ledger.close();
         self.slot.clear();
-        drop(ledger);
-        drop(tokens);
+        unlock(ledger);
         if is_news {
-            self.telemetry.tell(Happening::Closed);
             self.change.notify_waiters();
+            self.telemetry.tell(Happening::Closed);
         }
     }
 
-    async fn closed(&self) {
+    pub(super) async fn closed(&self) {
         loop {
             let mut changed = pin!(self.changed());
             changed.as_mut().enable();
@@ -220,7 +226,7 @@ impl SingleFlight {
         let mut ledger = self.lock();
         let now = Instant::now();
         let token = self.slot.get().filter(|token| token.freshness(now) != Freshness::Expired);
-        let (activity, _) = ledger.activity(now);
+        let activity = ledger.activity(now);
         Survey { now, token, activity, last_error: ledger.last_error(), landed: ledger.flights() }
     }
 
@@ -241,6 +247,13 @@ impl SingleFlight {
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
+}
+
+/// What was crossed out is dropped when the lock is free again.
+fn unlock(mut ledger: MutexGuard<'_, Ledger>) {
+    let discarded = ledger.discarded();
+    drop(ledger);
+    drop(discarded);
 }
 
 /// The duty to end a flight.
@@ -275,9 +288,10 @@ impl Ticket {
         let of = &*self.of;
         let span = of.telemetry.refresh_span(self.reason.as_str(), self.replaces.map(Generation::get));
         self.departure = Some(Departure { at: Moment::now(&of.wall_clock), span });
-        let last_for = of.lock().departed(Instant::now());
+        let is_last_until = of.lock().departed(Instant::now());
         of.change.notify_waiters();
-        if let Some(next_request) = last_for {
+        if let Some(until) = is_last_until {
+            let next_request = until.saturating_duration_since(Instant::now());
             of.telemetry.tell(Happening::LimitReached { next_request });
         }
     }
@@ -288,9 +302,9 @@ impl Ticket {
         fetch: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let span = self.departure.as_ref().map(|departure| departure.span.clone()).unwrap_or_default();
-        match select(pin!(span.around(fetch)), pin!(self.of.closed())).await {
-            Either::Left((fetched, _)) => fetched,
-            Either::Right(_) => Err(closed()),
+        match select(pin!(self.of.closed()), pin!(span.around(fetch))).await {
+            Either::Left(_) => Err(closed()),
+            Either::Right((fetched, _)) => fetched,
         }
     }
 
@@ -314,12 +328,15 @@ impl Ticket {
             Ok(arrival) => self.of.publish(&mut ledger, arrival),
             Err(error) => Err(error),
         };
-        let (outcome, flight) = ledger.landed(outcome, Instant::now(), fastrand::f64());
-        drop(ledger);
-        drop(flight);
+        let outcome = ledger.landed(outcome, Instant::now(), fastrand::f64());
+        let is_closed = ledger.is_closed();
+        unlock(ledger);
         sender.send_replace(Some(outcome.clone()));
         self.of.change.notify_waiters();
-        self.report(&outcome);
+        // What panics may be what it would be told to.
+        if !is_closed && !std::thread::panicking() {
+            self.report(&outcome);
+        }
     }
 
     fn report(&self, outcome: &Outcome) {
@@ -346,7 +363,7 @@ impl Drop for Ticket {
 }
 
 /// A flight as those see it who wait for it.
-pub(super) struct Flight(watch::Receiver<Option<Outcome>>);
+pub(super) struct Flight(ledger::Flight);
 
 impl Flight {
     /// Cancel safe: the flight goes on without those who stop waiting.
@@ -362,7 +379,7 @@ fn expired_on_arrival() -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, "the new access token has already expired")
 }
 
-fn panicked() -> TokenError {
+pub(super) fn panicked() -> TokenError {
     TokenError::new(TokenErrorKind::Panicked, "the token source panicked")
 }
 

@@ -223,6 +223,9 @@ impl StatusChanges {
     ///
     /// Cancel safe: no change is lost.
     pub async fn next(&mut self) -> Option<Status> {
+        if self.seen.as_ref().is_some_and(|seen| seen.activity == Activity::Closed) {
+            return None;
+        }
         loop {
             // Registered before the look, so that no change between the two is missed.
             let mut changed = pin!(self.of.changed());
@@ -232,9 +235,6 @@ impl StatusChanges {
             if self.seen.as_ref() != Some(&mark) {
                 self.seen = Some(mark);
                 return Some(survey.status());
-            }
-            if survey.activity == Activity::Closed {
-                return None;
             }
             match survey.next_turn() {
                 Some(turn) => {

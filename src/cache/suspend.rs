@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 
 /// How often the clocks are compared, while the token is used.
 pub(super) const COMPARED_EVERY: Duration = Duration::from_secs(30);
@@ -67,26 +67,30 @@ impl Moment {
 pub(super) struct Lookout {
     since: Moment,
     /// In seconds after that moment.
-    next: AtomicU64,
+    next: AtomicU32,
 }
 
 impl Lookout {
     pub(super) fn since(since: Moment) -> Self {
-        Self { since, next: AtomicU64::new(COMPARED_EVERY.as_secs()) }
+        Self { since, next: AtomicU32::new(seconds(COMPARED_EVERY)) }
     }
 
     /// Whether the clocks are to be compared: on the way of every request, so that it costs next to nothing.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since.monotonic).as_secs() >= self.next.load(Ordering::Relaxed)
+        seconds(now.saturating_duration_since(self.since.monotonic)) >= self.next.load(Ordering::Relaxed)
     }
 
-    /// For the one of many to whom it was due: puts the next comparison off, and compares.
+    /// For one of those to whom it was due: puts the next comparison off, and compares.
     pub(super) fn slept(&self, clock: &WallClock) -> Option<Duration> {
-        let now = Moment::now(clock);
-        let next = now.monotonic.saturating_duration_since(self.since.monotonic) + COMPARED_EVERY;
-        self.next.store(next.as_secs(), Ordering::Relaxed);
-        self.since.slept_until(now)
+        let monotonic = Instant::now();
+        let next = monotonic.saturating_duration_since(self.since.monotonic) + COMPARED_EVERY;
+        self.next.store(seconds(next), Ordering::Relaxed);
+        self.since.slept_until(Moment { monotonic, wall: clock.now() })
     }
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

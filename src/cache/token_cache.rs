@@ -1,11 +1,21 @@
-use std::{fmt, future::Future, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
+use futures_util::future::select;
 use tokio::runtime::Handle;
 
 use super::{
     freshness::Freshness,
     limit::Limit,
-    single_flight::{Entry, SingleFlight, Ticket},
+    single_flight::{Entry, SingleFlight, Ticket, panicked},
     slot::{CachedToken, Generation, Published},
     status::{Status, StatusChanges},
     suspend::WallClock,
@@ -14,6 +24,7 @@ use crate::{
     error::{TokenError, TokenErrorKind},
     source::{DynTokenSource, TokenSource},
     telemetry::{Happening, Telemetry},
+    token::AccessToken,
 };
 
 /// A token on its way, as a future that can be named and moved.
@@ -162,7 +173,8 @@ impl TokenCache {
             match self.token().await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind().may_pass() => {
-                    tokio::time::sleep(error.next_attempt_in().unwrap_or_default()).await;
+                    let back_off = tokio::time::sleep(error.next_attempt_in().unwrap_or_default());
+                    select(pin!(self.0.single_flight.closed()), pin!(back_off)).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -251,7 +263,7 @@ impl Drop for Shared {
 }
 
 async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration) {
-    let fetched = ticket.fly(async {
+    let fetched = ticket.fly(caught(async {
         match tokio::time::timeout(limit, source.fetch_boxed()).await {
             Ok(fetched) => fetched,
             Err(_) => Err(TokenError::new(
@@ -259,9 +271,21 @@ async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration)
                 format!("the token source gave no token within {limit:?}"),
             )),
         }
-    });
+    }));
     let fetched = fetched.await;
     ticket.finish(fetched);
+}
+
+/// With an error in the place of a panic.
+async fn caught(
+    fetch: impl Future<Output = Result<AccessToken, TokenError>>,
+) -> Result<AccessToken, TokenError> {
+    let mut fetch = pin!(fetch);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(context)))
+            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
+    })
+    .await
 }
 
 fn too_short_lived() -> TokenError {

@@ -67,3 +67,13 @@ async fn requests_that_fail_count_as_well() {
     advance(HOUR).await;
     assert!(world.cache.token().await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_may_be_for_ever() {
+    let world = World::with(|cache| cache.token_request_limit(NonZeroU32::MIN, Duration::MAX));
+    let token = world.cache.token().await.unwrap();
+    world.cache.invalidate(token.generation());
+    advance(1000 * DAY).await;
+    assert_eq!(world.cache.token().await.unwrap_err().kind(), TokenErrorKind::LimitReached);
+    assert!(matches!(world.cache.status().refresh, RefreshState::LimitReached { .. }));
+}

@@ -28,8 +28,6 @@ mod stacks;
 mod status;
 mod support;
 mod suspend;
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-mod telemetry;
 #[cfg(feature = "default-transport")]
 mod tls;
 mod vectors;

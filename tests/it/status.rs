@@ -8,9 +8,9 @@ use tokio::{
     time::{Instant, advance},
 };
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_oauth::{RefreshState, Status, StatusChanges, TokenCache, TokenErrorKind, TokenState};
+use tower_oauth::{RefreshState, Status, StatusChanges, TokenCache, TokenError, TokenErrorKind, TokenState};
 
-use crate::support::{Plan, World, token_error};
+use crate::support::{Plan, World, after_back_off, token_error};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -178,6 +178,90 @@ async fn warming_up_ends_with_what_somebody_has_to_mend() {
     world.issuer.plan([Plan::Panic]);
     assert_eq!(world.cache.warm_up().await.unwrap_err().kind(), TokenErrorKind::Panicked);
     assert_eq!(world.issuer.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn warming_up_ends_as_soon_as_the_cache_is_closed() {
+    let world = World::new();
+    world.issuer.plan([Plan::Fail]);
+    let mut warm_up = task::spawn(world.cache.warm_up());
+    assert_pending!(warm_up.poll());
+    yield_now().await;
+    assert_pending!(warm_up.poll(), "in the back-off");
+    world.cache.close();
+    assert!(warm_up.is_woken());
+    assert_eq!(assert_ready!(warm_up.poll()).unwrap_err().kind(), TokenErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_before_the_fetch_has_begun_makes_no_token_request() {
+    let world = World::new();
+    let mut token = task::spawn(world.cache.token());
+    assert_pending!(token.poll());
+    world.cache.close();
+    assert_eq!(token.await.unwrap_err().kind(), TokenErrorKind::Closed);
+    assert_eq!(world.issuer.asked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_sees_the_end_once_also_where_a_fetch_is_under_way() {
+    let world = World::new();
+    world.issuer.plan([Plan::Hang]);
+    let mut token = task::spawn(world.cache.token());
+    assert_pending!(token.poll());
+    yield_now().await;
+    let mut changes = world.cache.subscribe();
+    world.cache.close();
+    assert_eq!(changes.next().await.unwrap().refresh, RefreshState::Closed);
+    assert!(token.await.is_err());
+    assert!(changes.next().await.is_none() && changes.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_own_cache_is_closed_is_asked_again_after_a_back_off_only() {
+    let inner = World::new().cache;
+    inner.close();
+    let outer = TokenCache::new(move || {
+        let inner = inner.clone();
+        async move { inner.token().await.map(|token| (*token).clone()) }
+    });
+    let error = outer.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Closed);
+    assert!(error.next_attempt_in().is_some());
+}
+
+/// The cause of an error, which looks at the cache when it is dropped.
+#[derive(Debug)]
+struct Nosy(std::sync::Weak<std::sync::OnceLock<TokenCache>>);
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let cache = self.0.upgrade();
+        let status = cache.as_ref().and_then(|cache| cache.get()).map(TokenCache::status);
+        assert!(status.is_none_or(|status| status.current().is_none()));
+    }
+}
+
+impl std::fmt::Display for Nosy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nosy")
+    }
+}
+
+impl std::error::Error for Nosy {}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_error_does_when_it_is_dropped_may_be_to_look_at_the_cache() {
+    let cache = std::sync::Arc::new(std::sync::OnceLock::new());
+    let weak = std::sync::Arc::downgrade(&cache);
+    let source = move || {
+        let cause = Nosy(weak.clone());
+        async { Err(TokenError::new(TokenErrorKind::Transport, "down").with_source(cause)) }
+    };
+    let cache = cache.get_or_init(|| TokenCache::new(source));
+    for _ in 0..3 {
+        after_back_off(&cache.token().await.unwrap_err()).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

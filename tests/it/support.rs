@@ -32,6 +32,7 @@ pub(crate) enum Plan {
     /// A new token that the API takes, with this lifetime.
     Issue(Duration),
     /// A new token that the API does not take.
+    #[allow(dead_code)] // for the tests of telemetry
     IssueRevoked,
     /// The token it issued last, whatever became of it.
     SameAgain,

@@ -1,9 +1,14 @@
 //! A machine that sleeps: its monotonic clock stands still, the wall clock does not.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use http::StatusCode;
 use tokio::time::advance;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower_oauth::TokenCache;
 
 use crate::support::{Asleep, World};
 
@@ -48,7 +53,7 @@ async fn a_sleep_during_the_token_request_counts() {
     let asleep = Asleep::default();
     let world = World::with(|cache| asleep.wall_clock(cache));
     world.issuer.close_the_door();
-    let mut token = tokio_test::task::spawn(world.cache.token());
+    let mut token = task::spawn(world.cache.token());
     assert!(token.poll().is_pending());
     tokio::task::yield_now().await;
     asleep.for_another(2 * HOUR);
@@ -56,6 +61,38 @@ async fn a_sleep_during_the_token_request_counts() {
     token.await.unwrap();
     advance(HALF_A_MINUTE).await;
     assert!(world.cache.current().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_the_status_is_told_of_what_the_sleep_did_to_the_token() {
+    let asleep = Asleep::default();
+    let world = World::with(|cache| asleep.wall_clock(cache));
+    world.get().await.unwrap();
+    let mut changes = world.cache.subscribe();
+    changes.next().await;
+    let mut next = task::spawn(changes.next());
+    assert_pending!(next.poll());
+    asleep.for_another(2 * HOUR);
+    advance(HALF_A_MINUTE).await;
+    assert_pending!(next.poll());
+    assert!(world.cache.current().is_none());
+    assert!(next.is_woken());
+    assert!(assert_ready!(next.poll()).unwrap().current().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_may_itself_look_at_the_cache() {
+    static CACHE: OnceLock<TokenCache> = OnceLock::new();
+    let world = World::with(|cache| {
+        cache.wall_clock(|| {
+            CACHE.get().map(TokenCache::current);
+            SystemTime::now()
+        })
+    });
+    world.cache.token().await.unwrap();
+    CACHE.set(world.cache.clone()).unwrap();
+    advance(HALF_A_MINUTE).await;
+    assert!(world.cache.current().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,27 @@
 //! What is told to `tracing` and counted with `metrics`, name by name as in the chapter of the documentation.
+//!
+//! A binary of its own, one test after the other: what `tracing` knows of its callsites is shared by all threads, and a test
+//! that listens would miss what another one comes across for the first time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // that is how a test fails
+
+#[path = "../it/support.rs"]
+#[allow(dead_code)] // of what the other tests need
+mod support;
 
 use std::{num::NonZeroU32, time::Duration};
+
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{Asleep, Plan, World};
 
 const CHAPTER: &str = include_str!("../../src/docs/telemetry.md");
+
+/// Held by each test.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}
 
 /// A history in which everything happens that is counted.
 async fn an_eventful_history() {
@@ -41,13 +58,16 @@ async fn an_eventful_history() {
 
 #[cfg(feature = "metrics")]
 mod metrics {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
 
-    use super::{CHAPTER, an_eventful_history};
+    use super::{CHAPTER, alone, an_eventful_history};
+    use crate::support::{Asleep, World};
 
+    /// What a history leaves behind in a recorder.
     async fn counted() -> Snapshot {
+        let _alone = alone().await;
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         let guard = metrics::set_default_local_recorder(&recorder);
@@ -92,6 +112,34 @@ mod metrics {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_token_is_looked_at_every_half_a_minute_of_use() {
+        let _alone = alone().await;
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        // Zero where it was not set since it was last asked for.
+        let remaining = || {
+            let metrics = snapshotter.snapshot().into_vec();
+            let gauge = metrics.into_iter().find_map(|(_, _, _, value)| match value {
+                DebugValue::Gauge(value) => Some(value.into_inner()),
+                _ => None,
+            });
+            gauge.map(f64::round).map(|value| format!("{value}"))
+        };
+        let asleep = Asleep::default();
+        let world = World::with(|cache| asleep.wall_clock(cache));
+        let mut seen = Vec::new();
+        for (awake, slept) in [(0, 0), (29, 0), (1, 0), (30, 600)] {
+            asleep.for_another(Duration::from_secs(slept));
+            tokio::time::advance(Duration::from_secs(awake)).await;
+            world.get().await.unwrap();
+            seen.push(remaining());
+        }
+        let seen: Vec<_> = seen.iter().map(Option::as_deref).collect();
+        assert_eq!(seen, [Some("3600"), Some("0"), Some("3570"), Some("2940")]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_chapter_has_all_names_and_no_others() {
         let counted = counted().await.into_vec();
         let names: BTreeSet<&str> = counted.iter().map(|(key, ..)| key.key().name()).collect();
@@ -117,7 +165,7 @@ mod tracing {
         span,
     };
 
-    use super::{CHAPTER, an_eventful_history};
+    use super::{CHAPTER, alone, an_eventful_history};
     use crate::support::{Log, World, lock};
 
     /// What is told to a subscriber: each span and event with its fields.
@@ -163,6 +211,7 @@ mod tracing {
     }
 
     async fn told() -> Vec<(&'static Metadata<'static>, String)> {
+        let _alone = alone().await;
         let told = Told::default();
         let guard = tracing::subscriber::set_default(told.clone());
         an_eventful_history().await;
@@ -221,6 +270,7 @@ mod tracing {
 
     #[tokio::test(start_paused = true)]
     async fn a_refresh_follows_from_the_span_of_whoever_came_first_and_is_told_within_its_own() {
+        let _alone = alone().await;
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
