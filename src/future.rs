@@ -22,9 +22,9 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{OriginId, Presented, SharedPolicy, Shown},
+    presentation::{Consequence, OriginId, Presented, Refusal, SharedPolicy, Shown},
     replay::Replay,
-    telemetry::{Happening, Suppressed},
+    telemetry::Happening,
 };
 
 pin_project! {
@@ -183,6 +183,7 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
     R: Replay<B>,
+    ResBody: 'static,
 {
     type Output = Result<Response<ResBody>, BoxError>;
 
@@ -228,51 +229,59 @@ type Step<S, R, B> =
 impl<S, R, K> Attempt<S, R, K> {
     /// Whether there is anything to learn or to do: the plain answer to a first attempt is none.
     fn is_news<B>(&self, response: &Response<B>) -> bool {
-        self.retry.is_some() || self.policy.is_refusal(self.shown, response)
+        self.retry.is_some() || self.policy.watches_ends() || self.policy.is_refusal(self.shown, response)
     }
 }
 
 fn after_answer<S, R, B, ResBody>(
-    response: Response<ResBody>,
+    mut response: Response<ResBody>,
     attempt: Attempt<S, R, R::Kept>,
 ) -> Step<S, R, B>
 where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
+    ResBody: 'static,
 {
     let Attempt { policy, origin, shown, retry, again } = attempt;
-    let refused = shown.generation;
-    let (generation, status) = (refused.get(), response.status());
-    let tell = |happening| policy.tokens.telemetry().tell(happening);
-    if let Some(Retry { is_cause, .. }) = retry {
-        if policy.is_refusal(shown, &response) {
-            tell(Happening::Refused { generation, status: status.as_u16() });
-            tell(Happening::Futile { generation });
-        } else if !is_no_answer(status) {
-            tell(Happening::Recovered { generation });
-            if is_cause {
-                policy.breaker.helped(origin);
-            }
-        }
+    let refusal = Refusal { generation: shown.generation, origin, status: response.status() };
+    let is_refusal = policy.is_refusal(shown, &response);
+    if let Some(retry) = retry {
+        after_retry(&policy, retry, refusal, is_refusal);
+    }
+    if !is_refusal {
+        policy.watch_end(&mut response, refusal);
+    }
+    if !is_refusal || retry.is_some() {
         return ControlFlow::Break(Ok(response));
     }
-    tell(Happening::Refused { generation, status: status.as_u16() });
-    // Where it is out of use already, a token is fetched or there anyway: that costs nothing more.
-    let is_cause = policy.tokens.is_current(refused);
-    if !is_cause {
-        tell(Happening::Suppressed { generation, reason: Suppressed::Late });
-    } else if !policy.breaker.permits(origin) {
-        tell(Happening::Suppressed { generation, reason: Suppressed::NoHelp });
-        return ControlFlow::Break(Ok(response));
-    }
-    policy.tokens.invalidate(refused);
+    let is_cause = match policy.heed(refusal) {
+        Consequence::OutOfUse => true,
+        Consequence::Late => false,
+        Consequence::NoHelp => return ControlFlow::Break(Ok(response)),
+    };
     match again {
         Some(again) if policy.replay.can_replay(again.kept.body()) => {
             let Again { kept, service } = *again;
-            let draft = Draft::Again { retry: Retry { refused, is_cause }, response, kept };
+            let retry = Retry { refused: refusal.generation, is_cause };
+            let draft = Draft::Again { retry, response, kept };
             ControlFlow::Continue(State::obtaining(service, policy, origin, draft))
         }
         _ => ControlFlow::Break(Ok(response)),
+    }
+}
+
+/// What is to be learnt from the answer to a retry.
+fn after_retry<R>(policy: &SharedPolicy<R>, retry: Retry, answer: Refusal, is_refusal: bool) {
+    let generation = answer.generation.get();
+    let tell = |happening| policy.tokens.telemetry().tell(happening);
+    if is_refusal {
+        answer.tell(&policy.tokens);
+        tell(Happening::Futile { generation });
+    } else if !is_no_answer(answer.status) {
+        tell(Happening::Recovered { generation });
+        if retry.is_cause {
+            policy.breaker.helped(answer.origin);
+        }
     }
 }
 

@@ -90,7 +90,11 @@ impl<R> OAuthLayer<R> {
     /// - It sets the replay: set another cap, or [`Never`](crate::replay::Never), after it.
     /// - A call that was refused is sent again from its first message. Where a server may have acted on the messages of a client
     ///   stream before it refused, use [`Never`](crate::replay::Never).
-    /// - A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already.
+    /// - A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already. Its caller gets
+    ///   the status, and the next call a new token. That takes a response body of tonic's own, as over a `Channel`, which is
+    ///   read to its end.
+    /// - A call whose server sends response headers first and `UNAUTHENTICATED` after them is not retried either, even where
+    ///   there was no message in between.
     /// - A call that cannot have a token fails with a `tonic::Status` of code `Unknown`, whose `source()` is the
     ///   [`TokenError`](crate::TokenError).
     /// - A client that was made `with_origin` puts an authority on its requests: name that origin in [`Origins`].

@@ -59,6 +59,7 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<B>,
+    ResBody: 'static,
 {
     type Response = Response<ResBody>;
     type Error = BoxError;

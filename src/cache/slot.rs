@@ -17,9 +17,9 @@ use crate::{sync::Pointer, telemetry::Attached, token::AccessToken};
 pub struct Generation(NonZeroU64);
 
 impl Generation {
-    pub(super) const FIRST: Self = Self(NonZeroU64::MIN);
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 
-    pub(super) fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 

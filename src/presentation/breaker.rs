@@ -14,7 +14,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::origins::OriginId;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::{
+    cache::Generation,
+    sync::{Mutex, MutexGuard, lock},
+};
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -41,6 +44,17 @@ struct State {
     /// When the last one helped, where nothing was refused since.
     helped_at: Option<Instant>,
     closed_until: Option<Instant>,
+    /// Whose refusal was permitted last.
+    permitted: Option<Generation>,
+}
+
+/// The answer to the question whether a refusal may take the token out of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permission {
+    Given,
+    /// To another refusal of the same token, in this very moment: it is about to go out of use.
+    GivenBefore,
+    Denied,
 }
 
 impl Breaker {
@@ -48,10 +62,18 @@ impl Breaker {
         Self((0..origins).map(|_| Mutex::default()).collect())
     }
 
-    /// Whether a refusal may take the token out of use now. If so, the refresh counts as futile until it has
+    /// Whether a refusal of the current token may take it out of use now. If so, the refresh counts as futile until it has
     /// [`helped`](Self::helped).
-    pub(crate) fn permits(&self, origin: OriginId) -> bool {
-        self.state(origin).permits(Instant::now())
+    pub(super) fn permits(&self, origin: OriginId, refused: Generation) -> Permission {
+        let mut state = self.state(origin);
+        if state.permitted == Some(refused) {
+            return Permission::GivenBefore;
+        }
+        if !state.permits(Instant::now()) {
+            return Permission::Denied;
+        }
+        state.permitted = Some(refused);
+        Permission::Given
     }
 
     /// The request that was permitted to cause a refresh has succeeded with the new token.
@@ -163,10 +185,18 @@ mod tests {
     #[test]
     fn origins_do_not_know_each_other_and_one_that_was_helped_starts_anew() {
         let breaker = Breaker::new(2);
-        assert!(breaker.permits(OriginId(0)));
-        assert!(!breaker.permits(OriginId(0)));
-        assert!(breaker.permits(OriginId(1)));
+        let (first, second) = (Generation::FIRST, Generation::FIRST.next());
+        assert_eq!(breaker.permits(OriginId(0), first), Permission::Given);
+        assert_eq!(breaker.permits(OriginId(0), second), Permission::Denied);
+        assert_eq!(breaker.permits(OriginId(1), second), Permission::Given);
         breaker.helped(OriginId(0));
-        assert!(breaker.permits(OriginId(0)));
+        assert_eq!(breaker.permits(OriginId(0), second), Permission::Given);
+    }
+
+    #[test]
+    fn two_refusals_of_one_token_in_the_same_moment_count_as_one() {
+        let breaker = Breaker::new(1);
+        assert_eq!(breaker.permits(OriginId(0), Generation::FIRST), Permission::Given);
+        assert_eq!(breaker.permits(OriginId(0), Generation::FIRST), Permission::GivenBefore);
     }
 }

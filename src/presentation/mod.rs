@@ -6,16 +6,22 @@
 //! | `breaker` | whether a refusal may cost a token request |
 //! | `challenge` | what `WWW-Authenticate` says |
 //! | `verdict` | whether a response refuses it |
-//! | `policy` | both, with the cache and the replay of a service |
+//! | `grpc` | whether the end of a stream does |
+//! | `refusal` | what a refusal comes to |
+//! | `policy` | all of it, with the cache and the replay of a service |
 
 mod breaker;
 mod challenge;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod origins;
 mod policy;
+mod refusal;
 mod verdict;
 
 pub(crate) use breaker::Breaker;
 pub(crate) use origins::OriginId;
 pub use origins::Origins;
 pub(crate) use policy::{Policy, Presented, SharedPolicy, Shown};
+pub(crate) use refusal::{Consequence, Refusal};
 pub(crate) use verdict::Verdict;

@@ -5,7 +5,7 @@ use http::{
     header::{AUTHORIZATION, Entry},
 };
 
-use super::{Breaker, Origins, Verdict};
+use super::{Breaker, Consequence, Origins, Refusal, Verdict};
 use crate::{
     cache::{Generation, Published, TokenCache},
     token::Scheme,
@@ -52,5 +52,30 @@ impl<R> Policy<R> {
 
     pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
         self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
+    }
+
+    /// Takes a refused token out of use, where that may help.
+    pub(crate) fn heed(&self, refusal: Refusal) -> Consequence {
+        refusal.heed(&self.tokens, &self.breaker)
+    }
+
+    /// Whether the end of a response is looked at, too.
+    pub(crate) fn watches_ends(&self) -> bool {
+        cfg!(feature = "tonic") && self.verdict.grpc
+    }
+
+    /// Has it heeded, if the end of the response turns out to be this `refusal`.
+    pub(crate) fn watch_end<B: 'static>(&self, response: &mut Response<B>, refusal: Refusal) {
+        if !self.watches_ends() {
+            return;
+        }
+        #[cfg(feature = "tonic")]
+        {
+            let (tokens, breaker) = (self.tokens.clone(), Arc::clone(&self.breaker));
+            super::grpc::watch(response, move || {
+                refusal.heed(&tokens, &breaker);
+            });
+        }
+        let _ = (response, refusal);
     }
 }

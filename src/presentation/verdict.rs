@@ -12,7 +12,7 @@ const UNAUTHENTICATED: &[u8] = b"16";
 pub(crate) struct Verdict {
     /// Besides 401.
     pub(crate) statuses: Vec<StatusCode>,
-    /// Also the head of a gRPC response that has no message: "trailers-only".
+    /// Also the status of a gRPC call: in the head of a response that has no message ("trailers-only"), or at its end.
     pub(crate) grpc: bool,
 }
 
@@ -22,8 +22,13 @@ impl Verdict {
         if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
             return new_token_may_help(headers, scheme);
         }
-        self.grpc && headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED)
+        self.grpc && is_unauthenticated(headers)
     }
+}
+
+/// Whether headers or trailers have this for the status of a gRPC call.
+pub(super) fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED)
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod discovery;
 mod failures;
 #[cfg(feature = "default-transport")]
 mod faults;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod house;
 mod lifecycle;
 mod limit;

@@ -1,0 +1,3 @@
+//! Over tonic: where a call is refused, and what becomes of it.
+
+mod endings;
