@@ -60,6 +60,7 @@ export function certifiedServer(issuer, { clients, features, ...configuration })
   return {
     handler: provider.callback(),
     tokenUrl: provider.urlFor('token'),
+    introspectionUrl: provider.urlFor('introspection'),
     authenticate: introspection(provider.urlFor('introspection')),
     revokeAll: () => Promise.all(issued.splice(0).map((token) => token.destroy())),
   };

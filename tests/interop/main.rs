@@ -1,7 +1,9 @@
-//! The crate against a certified authorization server and an API that verifies its tokens, and against each of the
-//! providers that the README names: see `run`.
+//! The crate against a certified authorization server and an API that verifies its tokens, against a gRPC server that does, and
+//! against each of the providers that the README names: see `run`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what fails in a helper fails its test
 
+mod grpc;
+mod process;
 mod providers;
 mod servers;
 

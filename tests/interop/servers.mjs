@@ -30,7 +30,7 @@ authorization.serve(server.handler);
 const jwt = [auth({ issuerBaseURL: authorization.url, audience: ORDERS.resource }), requiredScopes(ORDERS.scope)];
 const resource = await listen(apiPort);
 resource.serve(api([['/jwt', ...jwt], ['/opaque', server.authenticate]], server.revokeAll));
-ready({ token_url: server.tokenUrl, api_url: resource.url });
+ready({ token_url: server.tokenUrl, introspection_url: server.introspectionUrl, api_url: resource.url });
 
 function getResourceServerInfo(ctx, resource) {
   if (resource !== ORDERS.resource) throw new errors.InvalidTarget();

@@ -1,12 +1,6 @@
 //! The servers of `servers.mjs` and `providers.mjs`, as child processes.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::process::Command;
 
 use bytes::Bytes;
 use http::{Method, Request, Uri};
@@ -17,11 +11,11 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::process::{Process, script};
 
 /// Stopped on drop.
 pub(crate) struct Servers {
-    process: Child,
+    process: Process,
     urls: Value,
     /// One for all calls: under load, node is slow to accept a connection.
     control: Client<HttpConnector, Empty<Bytes>>,
@@ -53,31 +47,20 @@ impl Servers {
     }
 
     pub(crate) fn stop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.stop();
     }
 
-    fn start_with(script: &str, arguments: &[String]) -> Self {
-        let mut process = Command::new("node")
-            .arg(format!("{}/tests/interop/{script}", env!("CARGO_MANIFEST_DIR")))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node is there");
-        let stdout = BufReader::new(process.stdout.take().unwrap());
-        let (sender, ready) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-        let Ok(line) = ready.recv_timeout(START_TIMEOUT) else {
-            let _ = process.kill();
-            panic!("{script} did not start; tests/interop/run installs what it needs");
-        };
-        let urls = serde_json::from_str(&line).unwrap();
+    fn start_with(name: &str, arguments: &[String]) -> Self {
+        let (process, urls) = Process::start(Command::new("node").arg(script(name)).args(arguments), "");
         Self { process, urls, control: Client::builder(TokioExecutor::new()).build_http() }
     }
 
     pub(crate) fn token_url(&self) -> &str {
         self.urls["token_url"].as_str().unwrap()
+    }
+
+    pub(crate) fn introspection_url(&self) -> &str {
+        self.urls["introspection_url"].as_str().unwrap()
     }
 
     /// Of a provider, it is also what the path of its token endpoint is appended to.
@@ -111,12 +94,5 @@ impl Servers {
         let response = self.control.request(request).await.unwrap();
         assert!(response.status().is_success(), "{what}: {}", response.status());
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
