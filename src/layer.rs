@@ -95,6 +95,8 @@ impl<R> OAuthLayer<R> {
     ///   read to its end.
     /// - A call whose server sends response headers first and `UNAUTHENTICATED` after them is not retried either, even where
     ///   there was no message in between.
+    /// - A deadline (`tonic::Request::set_timeout`) is that of each attempt, and the wait for a token is not in it. Put a
+    ///   `tower::timeout` outside for the whole.
     /// - A call that cannot have a token fails with a `tonic::Status` of code `Unknown`, whose `source()` is the
     ///   [`TokenError`](crate::TokenError).
     /// - A client that was made `with_origin` puts an authority on its requests: name that origin in [`Origins`].
