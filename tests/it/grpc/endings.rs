@@ -155,6 +155,21 @@ async fn streams_that_die_late_do_not_harm_a_newer_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_dies_late_does_not_keep_the_next_refusal_from_being_recovered() {
+    let world = World::new();
+    world.server.script([Ending::AfterAMessage(Code::Unauthenticated)]);
+    let mut old = world.call().await.unwrap();
+    for _ in 0..2 {
+        world.server.script([Ending::AtHead(Code::Unauthenticated)]);
+        assert_eq!(world.end_of_call().await, Code::Ok);
+    }
+    assert_eq!(end(&mut old).await, Code::Unauthenticated);
+    world.server.script([Ending::AtHead(Code::Unauthenticated)]);
+    assert_eq!(world.end_of_call().await, Code::Ok);
+    assert_eq!(world.issuer.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_with_another_status_leaves_the_token_in_use() {
     let world = World::new();
     for code in (0..=16).map(Code::from_i32).filter(|code| *code != Code::Unauthenticated) {
