@@ -6,6 +6,7 @@
 //! | replay | for bodies | retried | costs |
 //! | --- | --- | --- | --- |
 //! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a clone of head and body |
+//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a clone of the head; the frames are shared, not copied |
 //! | [`Never`] | of any type | never | nothing |
 #![cfg_attr(
     feature = "tonic",
@@ -32,15 +33,16 @@
 //! - A request that is not retried still takes its refused token out of use, for the next one; unless the last new token did
 //!   not help either.
 //! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of three causes: a body that is not
-//!   `Clone` (see above), an inner service that is not `Clone`, or one that is no HTTP service (such as a bare
+//!   `Clone` (use [`BufferBody`]), an inner service that is not `Clone`, or one that is no HTTP service (such as a bare
 //!   `reqwest::Client`).
-//! - `Clone` is not always a copy: a body that shares one stream among its clones is not for [`CloneBody`].
+//! - `Clone` is not always a copy: a body that shares one stream among its clones is for [`BufferBody`].
 
-#[cfg(feature = "tonic")]
+mod buffer;
 mod tee;
 #[cfg(feature = "tonic")]
 mod tonic;
 
+pub use self::buffer::{BufferBody, Buffered, KeptBody};
 #[cfg(feature = "tonic")]
 pub use self::tonic::{KeptCall, TonicBody};
 
@@ -50,7 +52,8 @@ use std::convert::Infallible;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot keep a body of type `{B}` for a retry",
     note = "`CloneBody`, the default, takes bodies that are `Clone`, such as `http_body_util::Full<Bytes>`",
-    note = "for other bodies: `OAuthLayer::replay(tower_oauth::replay::Never)`; for tonic clients: `OAuthLayer::grpc()`"
+    note = "for other bodies: `OAuthLayer::replay(tower_oauth::replay::BufferBody::default())`",
+    note = "for tonic clients: `OAuthLayer::grpc()`"
 )]
 pub trait Replay<B> {
     /// The body that the inner service gets to see.

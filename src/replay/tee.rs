@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
@@ -86,29 +86,26 @@ pub(super) struct Sending<B>(Shared<B>);
 
 impl<B> Body for Sending<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let mut state = lock(&self.0);
         match &mut *state {
             State::Recording { rest, log, waker } => {
-                let polled = rest.as_mut().poll_frame(cx);
+                let polled = poll_bytes(rest.as_mut(), cx);
                 *waker = polled.is_pending().then(|| cx.waker().clone());
                 if let Poll::Ready(frame) = &polled
                     && !log.record(frame.as_ref())
                 {
                     stop_recording(&mut state);
                 }
-                polled.map_err(Into::into)
+                polled
             }
-            State::NotKept { rest } => rest.as_mut().poll_frame(cx).map_err(Into::into),
+            State::NotKept { rest } => poll_bytes(rest.as_mut(), cx),
             State::TakenOver => Poll::Ready(Some(Err(TakenOver.into()))),
         }
     }
@@ -175,22 +172,19 @@ pub(super) struct Replayed<B> {
 
 impl<B> Body for Replayed<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         match self.log.frames.pop_front() {
             Some(Recorded::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
             Some(Recorded::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             // A body need not bear to be polled after its end.
             None if self.log.ended => Poll::Ready(None),
-            None => self.rest.as_mut().poll_frame(cx).map_err(Into::into),
+            None => poll_bytes(self.rest.as_mut(), cx),
         }
     }
 
@@ -216,6 +210,18 @@ where
         hint.set_lower(rest.lower().saturating_add(again));
         hint
     }
+}
+
+pub(super) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// The next frame of any body, its data in one piece. What is a [`Bytes`] already is not copied.
+pub(super) fn poll_bytes<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> PolledFrame
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let in_one_piece = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    body.poll_frame(cx).map_ok(|frame| frame.map_data(in_one_piece)).map_err(Into::into)
 }
 
 #[derive(Debug)]
