@@ -137,13 +137,14 @@ pub(super) struct Kept<B>(Shared<B>);
 
 impl<B> Kept<B> {
     pub(super) fn can_replay(&self) -> bool {
-        matches!(&*lock(&self.0), State::Recording { .. })
+        // Of a body that panicked nobody knows what is lost.
+        self.0.lock().is_ok_and(|state| matches!(*state, State::Recording { .. }))
     }
 
     /// Takes the body over from the first attempt, unless not all of it was kept. The first attempt is woken to hear of it: it
     /// holds its stream until then.
     pub(super) fn replay(self) -> Option<Replayed<B>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock().ok()?;
         if !matches!(*state, State::Recording { .. }) {
             return None;
         }
@@ -387,6 +388,32 @@ mod tests {
         let error = assert_ready!(task::spawn(sending.frame()).poll()).unwrap().unwrap_err();
         assert_eq!(error.to_string(), "disk on fire");
         assert!(kept.replay().is_none());
+    }
+
+    #[test]
+    fn a_body_that_panicked_is_not_sent_again() {
+        let (mut sending, kept) = tee(StreamBody::new(LosesOne(0)), 1000);
+        assert_eq!(next(&mut sending).as_deref(), Some("one"));
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut sending)));
+        assert!(polled.is_err());
+        assert!(!kept.can_replay());
+        assert!(kept.replay().is_none());
+    }
+
+    /// Panics instead of its second frame, and goes on with the third.
+    struct LosesOne(usize);
+
+    impl tokio_stream::Stream for LosesOne {
+        type Item = Result<Frame<Bytes>, BoxError>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.0 += 1;
+            Poll::Ready(match self.0 {
+                1 => Some(Ok(Frame::data(Bytes::from_static(b"one")))),
+                2 => panic!("a bug in the body"),
+                _ => None,
+            })
+        }
     }
 
     #[test]
