@@ -22,6 +22,7 @@ mod origins;
 mod properties;
 mod readiness;
 mod recovery;
+mod replay;
 mod runtimes;
 mod secrets;
 mod simulation;

@@ -1,0 +1,3 @@
+//! Bodies that are streams: sent again whole, or not at all.
+
+mod property;
