@@ -95,6 +95,7 @@
 //! | bound token requests, name a cache | [`TokenCacheBuilder`] |
 //! | see what a token does | [`Status`], [`StatusChanges`], [the chapter on telemetry](docs::telemetry) |
 //! | say how bodies are kept for the retry | [`replay`] |
+//! | know which requests are retried | [the chapter on replay](docs::replay) |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
 //! | know what a fault costs, and who notices | [the chapter on faults](docs::faults) |
 //! | know what it does not do | [the chapter on limitations](docs::limitations) |
@@ -169,6 +170,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}
+
+    #[doc = include_str!("docs/replay.md")]
+    pub mod replay {}
 
     #[doc = include_str!("docs/telemetry.md")]
     pub mod telemetry {}

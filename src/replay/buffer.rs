@@ -23,7 +23,7 @@ use super::{
 /// out after its last one came in.
 ///
 /// This keeps the frames as they pass. When the token is refused, they are sent once more, and then the rest, live. So the
-/// retry is always of the whole body, or there is none.
+/// retry is always of the whole body, or there is none: see [the chapter on replay](crate::docs::replay).
 ///
 /// # Example
 ///

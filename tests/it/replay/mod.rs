@@ -1,3 +1,4 @@
 //! Bodies that are streams: sent again whole, or not at all.
 
 mod property;
+mod table;
