@@ -2,10 +2,12 @@
 
 // A first attempt and a retry pass through the same three states; only what they wait with differs (`Draft`):
 //
-//  no token ─► Obtaining ─► Readying ─► Calling ─► response
-//     token ────────────────────────────┘ │
-//                  ▲                      │ refused, and kept
-//                  └──────────────────────┘
+//  no token ─► Obtaining ─► (Draining) ─► Readying ─► Calling ─► response
+//     token ──────────────────────────────────────────┘ │
+//                  ▲                                    │ refused, and kept
+//                  └────────────────────────────────────┘
+
+mod drain;
 
 use std::{
     fmt,
@@ -16,6 +18,7 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
@@ -26,6 +29,8 @@ use crate::{
     replay::Replay,
     telemetry::Happening,
 };
+
+use drain::Drain;
 
 pin_project! {
     /// The response future of [`OAuth`](crate::OAuth).
@@ -60,6 +65,11 @@ pin_project! {
         Obtaining {
             token: PendingToken,
             waiting: Option<Box<WaitingDraft<S, R, B>>>,
+        },
+        // Reading the rest of the refusal, now that it is nobody's answer.
+        Draining {
+            refusal: Drain<S::Response>,
+            waiting: Option<Box<Waiting<S, R, Unsent<R::Body, R::Kept>>>>,
         },
         // Awaiting the readiness of the inner service.
         Readying {
@@ -183,7 +193,7 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     S::Error: Into<BoxError>,
     R: Replay<B>,
-    ResBody: 'static,
+    ResBody: Body + 'static,
 {
     type Output = Result<Response<ResBody>, BoxError>;
 
@@ -203,6 +213,10 @@ where
                     let token = ready!(token.as_mut().poll(cx));
                     let Some(waiting) = waiting.take() else { unreachable!("{}", POLLED_AGAIN) };
                     after_token(token, *waiting)
+                }
+                StateProj::Draining { refusal, waiting } => {
+                    ready!(refusal.poll(cx));
+                    ControlFlow::Continue(State::Readying { waiting: waiting.take() })
                 }
                 StateProj::Readying { waiting } => {
                     let Some(ready) = waiting else { unreachable!("{}", POLLED_AGAIN) };
@@ -297,8 +311,10 @@ fn after_token<S, R, B, ResBody>(
 where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
+    ResBody: Body,
 {
     let Waiting { service, policy, origin, draft } = waiting;
+    let mut refusal = None;
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
         (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
@@ -309,7 +325,7 @@ where
             match policy.replay.replay(kept) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
                 Some(body) => {
-                    drop(response);
+                    refusal = Drain::new(response);
                     Unsent { request: Request::from_parts(head, body), kept: None, retry: Some(retry) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
@@ -322,7 +338,10 @@ where
         }
     };
     let waiting = Some(Box::new(Waiting { service, policy, origin, draft: unsent }));
-    ControlFlow::Continue(State::Readying { waiting })
+    ControlFlow::Continue(match refusal {
+        Some(refusal) => State::Draining { refusal, waiting },
+        None => State::Readying { waiting },
+    })
 }
 
 /// Takes the token that is current *now*: the one that was waited for may be refused or expired by the time that the inner
@@ -361,6 +380,7 @@ where
         let state = match &self.state {
             State::Calling { .. } => "Calling",
             State::Obtaining { .. } => "Obtaining",
+            State::Draining { .. } => "Draining",
             State::Readying { .. } => "Readying",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()

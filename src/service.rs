@@ -5,6 +5,7 @@ use std::{
 };
 
 use http::{Request, Response};
+use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::{
@@ -59,7 +60,7 @@ where
     S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<B>,
-    ResBody: 'static,
+    ResBody: Body + 'static,
 {
     type Response = Response<ResBody>;
     type Error = BoxError;

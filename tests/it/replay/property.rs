@@ -508,7 +508,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> World<B> {
 
 fn server<B>(
     arrivals: &Arrivals<B>,
-) -> impl Service<Request<B>, Response = Response<()>, Error = Infallible, Future: 'static> + Clone + 'static
+) -> impl Service<Request<B>, Response = Response<String>, Error = Infallible, Future: 'static> + Clone + 'static
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static,
 {
@@ -516,6 +516,6 @@ where
     service_fn(move |request: Request<B>| {
         let (answer, answered) = oneshot::channel();
         lock(&arrivals).push_back(Connection::new(request.into_body(), answer));
-        async move { Ok(Response::builder().status(answered.await.unwrap()).body(()).unwrap()) }
+        async move { Ok(Response::builder().status(answered.await.unwrap()).body(String::new()).unwrap()) }
     })
 }

@@ -220,7 +220,7 @@ where
     B: Send + 'static,
 {
     let Upload { body, at_once, whole, rest } = upload;
-    let (retried, mut retries) = unbounded_channel();
+    let (retried, mut comes_again) = unbounded_channel();
     let (seen, mut bodies) = unbounded_channel();
     let attempts = Arc::new(AtomicUsize::new(0));
     let api = serve(move |request| {
@@ -251,7 +251,7 @@ where
     let answer = tokio::spawn(client.oneshot(request));
     let feeding = tokio::spawn(async move {
         let Some(rest) = rest else { return };
-        if retries.recv().await.is_some() {
+        if comes_again.recv().await.is_some() {
             rest.send(Ok(Frame::data(later))).unwrap();
         }
     });
