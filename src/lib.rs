@@ -68,6 +68,9 @@
 //! # }
 //! ```
 //!
+//! Bodies that are streams need one line more, `.map_request(|request: http::Request<Buffered<_>>|
+//! request.map(reqwest::Body::wrap))` with [`BufferBody`](replay::BufferBody): see `examples/reqwest`.
+//!
 //! Over tonic (feature `tonic`), where `UNAUTHENTICATED` is recovered like a 401, streams included:
 //!
 //! ```no_run

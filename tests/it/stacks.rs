@@ -5,6 +5,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_http::follow_redirect::FollowRedirectLayer;
+use tower_oauth::replay::{BufferBody, Buffered};
 
 use crate::loopback::{Authority, http1_client, serve};
 
@@ -55,6 +56,31 @@ async fn reqwest() {
         .service(reqwest_client);
 
     recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Bytes::from("body")).await;
+}
+
+#[tokio::test]
+async fn reqwest_with_streams() {
+    let authority = Authority::default();
+    let api = authority.api().await;
+    let oauth = authority.layer(api).await;
+    let reqwest_client = reqwest::Client::new();
+
+    let client = ServiceBuilder::new()
+        .layer(oauth.replay(BufferBody::default()))
+        .map_request(|request: Request<Buffered<reqwest::Body>>| request.map(reqwest::Body::wrap))
+        .map_request(|request| reqwest::Request::try_from(request).unwrap())
+        .map_response(Response::<reqwest::Body>::from)
+        .service(reqwest_client);
+
+    for refusals in 0..2 {
+        let chunks = ["a ", "stream"].map(|chunk| Ok::<_, BoxError>(Bytes::from(chunk)));
+        let body = reqwest::Body::wrap_stream(tokio_stream::iter(chunks));
+        let request = Request::put(format!("http://{api}/")).body(body).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!((response.status(), authority.refusals()), (StatusCode::OK, refusals));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a stream");
+        authority.revoke_all();
+    }
 }
 
 /// One request, a revocation, another request.
