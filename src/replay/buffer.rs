@@ -143,6 +143,13 @@ pin_project! {
     }
 }
 
+/// An empty body.
+impl<B> Default for Buffered<B> {
+    fn default() -> Self {
+        Self { way: Way::Empty }
+    }
+}
+
 impl<B> Body for Buffered<B>
 where
     B: Body,

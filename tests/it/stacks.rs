@@ -1,13 +1,17 @@
 //! The stacks that people build, as they write them down.
 
+use std::{net::SocketAddr, time::Duration};
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
-use tower_http::follow_redirect::FollowRedirectLayer;
+use hyper::body::Incoming;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, util::BoxCloneService};
+use tower_http::{decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer};
 use tower_oauth::replay::{BufferBody, Buffered};
 
-use crate::loopback::{Authority, http1_client, serve};
+use crate::loopback::{Authority, http1_client, http2_client, serve};
 
 #[tokio::test]
 async fn hyper_util() {
@@ -81,6 +85,120 @@ async fn reqwest_with_streams() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a stream");
         authority.revoke_all();
     }
+}
+
+#[tokio::test]
+async fn a_redirect_inside_of_the_layer() {
+    let authority = Authority::default();
+    let accepting = authority.clone();
+    let api = serve(move |request| {
+        let status = match (accepting.accepts(request.headers()), request.uri().path()) {
+            (false, _) => 401,
+            (true, "/") => 307,
+            (true, _) => 200,
+        };
+        let response = Response::builder().status(status).header("location", "/moved");
+        std::future::ready(response.body(Full::<Bytes>::default()).unwrap())
+    })
+    .await;
+    let oauth = authority.layer(api).await;
+    let http_client = Client::builder(TokioExecutor::new()).build_http();
+
+    let client = ServiceBuilder::new()
+        .layer(oauth.replay(BufferBody::default()))
+        .layer(FollowRedirectLayer::new())
+        .service(http_client);
+
+    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Full::<Bytes>::default())
+        .await;
+}
+
+#[tokio::test]
+async fn decompression_outside_and_inside() {
+    const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xab\xca\x2c\x28HM\x01\0Wh\xc2\xe2\x06\0\0\0";
+    let authority = Authority::default();
+    let accepting = authority.clone();
+    let api = serve(move |request| {
+        assert_eq!(request.headers()["accept-encoding"], "gzip");
+        let status = if accepting.accepts(request.headers()) { 200 } else { 401 };
+        let response = Response::builder().status(status).header("content-encoding", "gzip");
+        std::future::ready(response.body(Full::from(GZIP)).unwrap())
+    })
+    .await;
+    let oauth = authority.layer(api).await;
+
+    let outside =
+        ServiceBuilder::new().layer(DecompressionLayer::new()).layer(oauth.clone()).service(http1_client());
+    let inside = ServiceBuilder::new().layer(oauth).layer(DecompressionLayer::new()).service(http1_client());
+
+    recovers_zipped(&authority, outside, api).await;
+    recovers_zipped(&authority, inside, api).await;
+}
+
+async fn recovers_zipped<S, B>(authority: &Authority, client: S, api: SocketAddr)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: std::fmt::Debug> + Clone,
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    for _ in 0..2 {
+        let request = Request::get(format!("http://{api}/")).body(Full::default()).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "zipped");
+        authority.revoke_all();
+    }
+}
+
+#[tokio::test]
+async fn balance_buffer_and_timeout() {
+    let authority = Authority::default();
+    let api = authority.api().await;
+    let oauth = authority.layer(api).await;
+    let endpoint = |_| tower::load::Constant::new(http1_client(), 1);
+    let endpoints = tower::discover::ServiceList::new((0..2).map(endpoint));
+
+    let client = ServiceBuilder::new()
+        .timeout(Duration::from_secs(20))
+        .layer(oauth)
+        .buffer(8)
+        .service(Balance::new(endpoints));
+
+    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Full::from("body")).await;
+}
+
+#[tokio::test]
+async fn a_reverse_proxy_of_axum_over_http_1() {
+    reverse_proxy(false).await;
+}
+
+#[tokio::test]
+async fn a_reverse_proxy_of_axum_over_http_2() {
+    reverse_proxy(true).await;
+}
+
+/// An incoming body goes out as it comes in, and once more where the token was revoked.
+async fn reverse_proxy(is_http2: bool) {
+    let authority = Authority::default();
+    let api = authority.api().await;
+    let oauth = authority.layer(api).await;
+    let http_client = Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http();
+
+    let upstream = ServiceBuilder::new().layer(oauth.replay(BufferBody::default())).service(http_client);
+    let proxy = axum::Router::new().fallback(async move |mut request: Request<axum::body::Body>| {
+        *request.uri_mut() = format!("http://{api}{}", request.uri().path()).parse().unwrap();
+        *request.version_mut() = http::Version::default();
+        upstream.oneshot(request).await.unwrap().map(axum::body::Body::new)
+    });
+
+    let proxy = serve(move |request: Request<Incoming>| {
+        let response = proxy.clone().oneshot(request);
+        async { response.await.unwrap() }
+    })
+    .await;
+    let callers = if is_http2 { http2_client() } else { http1_client() };
+    let callers = callers.map_err(Into::<BoxError>::into);
+    recovers(&authority, BoxCloneService::new(callers), &format!("http://{proxy}/"), Full::from("body"))
+        .await;
 }
 
 /// One request, a revocation, another request.
