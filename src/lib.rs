@@ -23,7 +23,7 @@
 //! # async fn example<S, B>(http_client: S, secret: String) -> Result<(), BoxError>
 //! # where
 //! #     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>> + Clone,
-//! #     B: 'static,
+//! #     B: http_body::Body + 'static,
 //! # {
 //! // Once for each client registration: where tokens come from, and the one that all share.
 //! let auth = ClientAuth::client_secret_basic("my-client", secret);
