@@ -56,7 +56,7 @@ fn one_gib() -> Upload {
 async fn upload<S, B>(inner: S, origin: &str) -> usize
 where
     S: Service<Request<Buffered<Upload>>, Response = Response<B>, Error: Into<BoxError>> + Clone,
-    B: Body,
+    B: Body + 'static,
 {
     let tokens = TokenCache::new(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
     tokens.token().await.unwrap();
