@@ -203,8 +203,8 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Calling { future, attempt } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let attempt = attempt.take_if(|attempt| attempt.is_news(&response));
-                    match attempt {
+                    // What was kept goes at once, also where this future is kept for longer than its answer.
+                    match attempt.take().filter(|attempt| attempt.is_news(&response)) {
                         Some(attempt) => after_answer(response, attempt),
                         None => ControlFlow::Break(Ok(response)),
                     }

@@ -87,7 +87,9 @@ impl<R> OAuthLayer<R> {
     ///
     /// # Caveats
     ///
-    /// - It sets the replay: set another cap, or [`Never`](crate::replay::Never), after it.
+    /// - Of a call, 64 KiB are kept ([`TonicBody::DEFAULT_CAP`](crate::replay::TonicBody::DEFAULT_CAP)): a larger message that was
+    ///   sent is not sent again, and its caller sees the refusal. Set another cap, or [`Never`](crate::replay::Never), after
+    ///   this.
     /// - A call that was refused is sent again from its first message. Where a server may have acted on the messages of a client
     ///   stream before it refused, use [`Never`](crate::replay::Never).
     /// - A stream that dies half-way with `UNAUTHENTICATED` is not retried, as its messages were seen already. Its caller gets

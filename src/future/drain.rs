@@ -4,21 +4,26 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Buf;
 use http_body::Body;
+use tokio::time::Instant;
 
 /// The most that is read.
 const BYTES: usize = 64 * 1024;
 /// How often in a row nothing may be there, though all others had their turn: who reads the connection, above all.
 const TURNS: u32 = 16;
+/// How long that may go on: where the turns of others take their time, a trickle of bytes would be there for each.
+const AT_MOST: Duration = Duration::from_millis(50);
 
-/// Ends with the body, at the byte limit, or where no more of it is ready.
+/// Ends with the body, at the byte limit, when time is up, or where no more of it is ready.
 pub(super) struct Drain<B> {
     body: Pin<Box<B>>,
     bytes_left: usize,
     turns_left: u32,
+    until: Instant,
     turn_of_others: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
@@ -30,6 +35,7 @@ impl<B: Body> Drain<B> {
             body: Box::pin(body),
             bytes_left: BYTES,
             turns_left: TURNS,
+            until: Instant::now() + AT_MOST,
             turn_of_others: None,
         })
     }
@@ -48,6 +54,7 @@ impl<B: Body> Drain<B> {
                     (self.bytes_left, self.turns_left) = (left, TURNS);
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if Instant::now() >= self.until => return Poll::Ready(()),
                 Poll::Pending => {
                     let Some(left) = self.turns_left.checked_sub(1) else { return Poll::Ready(()) };
                     self.turns_left = left;
@@ -108,5 +115,22 @@ mod tests {
             assert!(drain.is_woken(), "it waits for nobody");
         }
         assert_ready!(drain.enter(|cx, mut drain| drain.poll(cx)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_left_when_time_is_up_however_long_the_turns_of_others_take() {
+        // Each time that it is looked at, a byte has come meanwhile.
+        let mut has_come = false;
+        let trickle = futures_util::stream::poll_fn(move |_| {
+            has_come = !has_come;
+            let byte = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
+            if has_come { Poll::Ready(Some(byte)) } else { Poll::Pending }
+        });
+        let mut drain = drain(StreamBody::new(trickle));
+        let start = Instant::now();
+        while drain.enter(|cx, mut drain| drain.poll(cx)).is_pending() {
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(start.elapsed(), AT_MOST);
     }
 }

@@ -30,37 +30,48 @@ enum State<B> {
 
 struct Log {
     frames: VecDeque<Recorded>,
+    /// What all frames cost, and how much of that is data.
     bytes: usize,
+    data: u64,
     cap: usize,
+    /// Of the body as a whole, as it said before its first frame.
+    size: SizeHint,
     ended: bool,
 }
 
 #[derive(Clone)]
 enum Recorded {
     Data(Bytes),
-    Trailers(http::HeaderMap),
+    Trailers(Box<http::HeaderMap>),
 }
 
 impl Recorded {
     fn of(frame: &Frame<Bytes>) -> Option<Self> {
         let data = frame.data_ref().cloned().map(Self::Data);
-        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
+        data.or_else(|| frame.trailers_ref().cloned().map(Box::new).map(Self::Trailers))
     }
 
     fn len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
             Self::Trailers(trailers) => {
-                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+                trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + Self::EACH).sum()
             }
         }
     }
+
+    fn data(&self) -> u64 {
+        match self {
+            Self::Data(data) => data.len() as u64,
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    /// What a frame, or a trailer, costs besides its bytes, by and large: many small ones do not count for nothing.
+    const EACH: usize = 128;
 }
 
 impl Log {
-    /// What a frame costs besides its bytes, so that many small ones do not count for nothing.
-    const FRAME: usize = size_of::<Recorded>();
-
     /// Says whether what came of the body could be kept.
     fn record<E>(&mut self, frame: Option<&Result<Frame<Bytes>, E>>) -> bool {
         let Some(frame) = frame else {
@@ -69,14 +80,16 @@ impl Log {
         };
         let Some(recorded) = frame.as_ref().ok().and_then(Recorded::of) else { return false };
         self.bytes = self.bytes.saturating_add(recorded.len());
+        self.data = self.data.saturating_add(recorded.data());
         self.frames.push_back(recorded);
-        self.bytes.saturating_add(self.frames.len().saturating_sub(1) * Self::FRAME) <= self.cap
+        self.bytes.saturating_add(self.frames.len().saturating_sub(1) * Recorded::EACH) <= self.cap
     }
 }
 
 /// Splits a body, keeping up to `cap` bytes of what is sent.
-pub(super) fn tee<B>(body: B, cap: usize) -> (Sending<B>, Kept<B>) {
-    let log = Log { frames: VecDeque::new(), bytes: 0, cap, ended: false };
+pub(super) fn tee<B: Body>(body: B, cap: usize) -> (Sending<B>, Kept<B>) {
+    let size = body.size_hint();
+    let log = Log { frames: VecDeque::new(), bytes: 0, data: 0, cap, size, ended: false };
     let shared = Arc::new(Mutex::new(State::Recording { rest: Box::pin(body), log, waker: None }));
     (Sending(Arc::clone(&shared)), Kept(shared))
 }
@@ -154,14 +167,17 @@ impl<B> Kept<B> {
         if let Some(waker) = waker {
             waker.wake();
         }
-        Some(Replayed { log, rest })
+        Some(Replayed { log, rest, sent: 0 })
     }
 }
 
 /// There will be no retry: nothing needs to be kept any more.
 impl<B> Drop for Kept<B> {
     fn drop(&mut self) {
-        stop_recording(&mut lock(&self.0));
+        // Who is in the middle of a frame may be this very thread. What it records more is no more than the cap.
+        if let Ok(mut state) = self.0.try_lock() {
+            stop_recording(&mut state);
+        }
     }
 }
 
@@ -169,6 +185,8 @@ impl<B> Drop for Kept<B> {
 pub(super) struct Replayed<B> {
     log: Log,
     rest: Pin<Box<B>>,
+    /// How much data has come again, and of the rest.
+    sent: u64,
 }
 
 impl<B> Body for Replayed<B>
@@ -180,36 +198,34 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
-        match self.log.frames.pop_front() {
+        let polled = match self.log.frames.pop_front() {
             Some(Recorded::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Some(Recorded::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Some(Recorded::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
             // A body need not bear to be polled after its end.
             None if self.log.ended => Poll::Ready(None),
             None => poll_bytes(self.rest.as_mut(), cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         self.log.frames.is_empty() && (self.log.ended || self.rest.is_end_stream())
     }
 
+    /// By what the body said at first: not all that say their size say what is left of it later.
     fn size_hint(&self) -> SizeHint {
-        let rest = if self.log.ended { SizeHint::with_exact(0) } else { self.rest.size_hint() };
-        let again: u64 = self
-            .log
-            .frames
-            .iter()
-            .map(|frame| match frame {
-                Recorded::Data(data) => data.len() as u64,
-                Recorded::Trailers(_) => 0,
-            })
-            .sum();
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(again));
+        if self.log.ended {
+            return SizeHint::with_exact(self.log.data.saturating_sub(self.sent));
         }
-        hint.set_lower(rest.lower().saturating_add(again));
-        hint
+        let mut left = SizeHint::new();
+        left.set_lower(self.log.size.lower().saturating_sub(self.sent));
+        if let Some(upper) = self.log.size.upper() {
+            left.set_upper(upper.saturating_sub(self.sent).max(left.lower()));
+        }
+        left
     }
 }
 
@@ -370,7 +386,7 @@ mod tests {
     #[test]
     fn empty_frames_count_too() {
         let (sender, body) = source();
-        let (mut sending, kept) = tee(body, 10 * Log::FRAME);
+        let (mut sending, kept) = tee(body, 10 * Recorded::EACH);
         for _ in 0..12 {
             feed(&sender, "");
             next(&mut sending);

@@ -11,7 +11,9 @@ use super::{
 /// Keeps a [`tonic::body::Body`], type unchanged: the messages sent so far, up to a byte cap.
 ///
 /// Unary calls and streams alike: where the server refuses while a stream is still being sent, the retry sends what was
-/// sent already and goes on with the stream. A call whose messages exceed the cap is not retried.
+/// sent already and goes on with the stream. A call of whose messages more than the cap was sent is not retried.
+///
+/// Messages are shared, not copied: what is a small part of a large buffer keeps all of that buffer, until the answer comes.
 #[derive(Clone, Copy, Debug)]
 pub struct TonicBody {
     cap: usize,

@@ -158,8 +158,12 @@ impl Script {
 
     /// Small enough under any account of what a frame costs, and free of errors.
     fn fits(&self) -> bool {
-        let frames = self.items.iter().filter(|item| !matches!(item, Item::Pause)).count();
-        !self.whole().failed && data_len(&self.items) + 128 * frames <= CAP
+        let costs = |item: &Item| match item {
+            Item::Trailers(number) => 128 + 160 * number,
+            Item::Pause => 0,
+            _ => 128,
+        };
+        !self.whole().failed && data_len(&self.items) + self.items.iter().map(costs).sum::<usize>() <= CAP
     }
 }
 

@@ -94,7 +94,7 @@ mod calls {
 
     #[tokio::test]
     async fn with_one_message() {
-        let row = row("the message of a unary or server-streaming call");
+        let row = row("the message of a unary or server-streaming call, no more than the cap");
         for (when, cell) in WHENS.into_iter().zip(row) {
             let body = || in_memory(Body::new(Full::<Bytes>::from(text(CAP))));
             check(cell, when, TonicBody::default(), body).await;
@@ -109,7 +109,7 @@ mod calls {
 
     #[tokio::test]
     async fn of_which_more_than_the_cap_was_sent() {
-        let row = row("a stream of messages, more than the cap of it sent");
+        let row = row("the messages of any call, more than the cap of them sent");
         beyond_the_cap(row, TonicBody::default(), Body::new).await;
     }
 }
