@@ -114,7 +114,7 @@ impl TokenErrorKind {
             Self::LimitReached => {
                 "wait, or allow more with TokenCacheBuilder::token_request_limit where the provider does"
             }
-            Self::Closed => "this program closed it; build a new one to go on",
+            Self::Closed => "this program did that; build a new one to go on",
         }
     }
 }
@@ -238,7 +238,7 @@ impl fmt::Display for TokenError {
             None => write!(f, "{what}; {}", kind.next_step())?,
         }
         match self.next_attempt_in() {
-            Some(left) => write!(f, "; the next attempt is made in {} s", left.as_secs().saturating_add(1)),
+            Some(left) => write!(f, "; no further attempt for {} s", left.as_secs().saturating_add(1)),
             None => Ok(()),
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     future::{Again, ResponseFuture},
     presentation::{Presented, SharedPolicy},
     replay::{CloneBody, Replay},
+    telemetry::Without,
 };
 
 /// The service that an [`OAuthLayer`](crate::OAuthLayer) makes of `S`.
@@ -72,6 +73,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(origin) = self.policy.origins.find(request.uri()) else {
+            self.policy.tell_without(Without::Origin);
             let request = request.map(|body| self.policy.replay.pass(body));
             return ResponseFuture::passing_through(self.inner.call(request));
         };
@@ -89,7 +91,10 @@ where
                 let service = mem::replace(&mut self.inner, clone);
                 ResponseFuture::obtaining(service, Arc::clone(&self.policy), origin, request, kept)
             }
-            Presented::Declined => ResponseFuture::passing_through(self.inner.call(request)),
+            Presented::Declined => {
+                self.policy.tell_without(Without::Header);
+                ResponseFuture::passing_through(self.inner.call(request))
+            }
         }
     }
 }

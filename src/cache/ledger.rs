@@ -165,5 +165,5 @@ fn limit_reached(until: Instant) -> TokenError {
 }
 
 pub(super) fn closed() -> TokenError {
-    TokenError::new(TokenErrorKind::Closed, "the token cache is closed")
+    TokenError::new(TokenErrorKind::Closed, "the token cache is closed, or its last clone was dropped")
 }

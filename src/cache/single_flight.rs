@@ -343,10 +343,18 @@ impl Ticket {
         let departure = self.departure.as_ref();
         let took = departure.map(|departure| departure.at.monotonic.elapsed()).unwrap_or_default();
         let happening = match outcome {
-            Ok(token) => {
-                Happening::Fetched { generation: token.generation().get(), lifetime: token.lifetime(), took }
-            }
-            Err(error) => Happening::FetchFailed { kind: error.kind().as_str(), error, took },
+            Ok(token) => Happening::Fetched {
+                generation: token.generation().get(),
+                reason: self.reason.as_str(),
+                lifetime: token.lifetime(),
+                took,
+            },
+            Err(error) => Happening::FetchFailed {
+                kind: error.kind().as_str(),
+                reason: self.reason.as_str(),
+                error,
+                took,
+            },
         };
         let span = departure.map(|departure| departure.span.clone()).unwrap_or_default();
         span.within(|| self.of.telemetry.tell(happening));

@@ -15,6 +15,8 @@ use crate::error::TokenError;
 /// What a [`TokenCache`](crate::TokenCache) has and does at one moment, from [`status`](crate::TokenCache::status). For
 /// health checks and dashboards; `Debug` and `Display` show no secret.
 ///
+/// Requests fail for want of a token as long as [`can_serve`](Self::can_serve) is false.
+///
 /// ```
 /// use tower_oauth::{AccessToken, RefreshState, TokenCache, TokenState};
 ///
@@ -76,6 +78,13 @@ pub enum RefreshState {
 }
 
 impl Status {
+    /// Whether a request that comes now gets a token, or may at least ask for one: what a health check wants to know. An idle
+    /// client whose token has expired is well; one without a token in a back-off, with its limit reached, or closed, is not.
+    #[must_use]
+    pub fn can_serve(&self) -> bool {
+        self.current().is_some() || matches!(self.refresh, RefreshState::Idle | RefreshState::Refreshing)
+    }
+
     /// The token that requests get, fresh or stale.
     #[must_use]
     pub fn current(&self) -> Option<&CachedToken> {
@@ -100,7 +109,7 @@ impl fmt::Display for Status {
             RefreshState::Idle => f.write_str("; no refresh under way"),
             RefreshState::Refreshing => f.write_str("; a refresh is under way"),
             RefreshState::BackingOff { next_attempt_in } => {
-                write!(f, "; the next attempt is made in {} s", next_attempt_in.as_secs().saturating_add(1))
+                write!(f, "; no further attempt for {} s", next_attempt_in.as_secs().saturating_add(1))
             }
             RefreshState::LimitReached { next_attempt_in } => {
                 let left = next_attempt_in.as_secs().saturating_add(1);
@@ -221,7 +230,7 @@ impl StatusChanges {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: no change is lost.
+    /// Cancel safe: the next call gives what this one would have given.
     pub async fn next(&mut self) -> Option<Status> {
         if self.seen.as_ref().is_some_and(|seen| seen.activity == Activity::Closed) {
             return None;

@@ -156,7 +156,10 @@ impl TokenCache {
     /// ```no_run
     /// # async fn example(cache: tower_oauth::TokenCache) -> Result<(), tower::BoxError> {
     /// // At start-up: an authorization server that is not up yet is waited for, a wrong secret is found at once.
-    /// tokio::time::timeout(std::time::Duration::from_secs(60), cache.warm_up()).await??;
+    /// match tokio::time::timeout(std::time::Duration::from_secs(60), cache.warm_up()).await {
+    ///     Ok(warm) => warm?,
+    ///     Err(_) => eprintln!("no token after a minute: {:?}", cache.status().last_error),
+    /// }
     /// # Ok(())
     /// # }
     /// ```

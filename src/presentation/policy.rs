@@ -8,6 +8,7 @@ use http::{
 use super::{Breaker, Consequence, Origins, Refusal, Verdict};
 use crate::{
     cache::{Generation, Published, TokenCache},
+    telemetry::{Happening, Without},
     token::Scheme,
 };
 
@@ -48,6 +49,10 @@ impl<R> Policy<R> {
             Shown { generation: *generation, scheme: token.scheme() }
         });
         shown.map_or(Presented::NoToken, Presented::Token)
+    }
+
+    pub(crate) fn tell_without(&self, reason: Without) {
+        self.tokens.telemetry().tell(Happening::Without { reason });
     }
 
     pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {

@@ -42,7 +42,7 @@ use super::{
 /// let client = ServiceBuilder::new().layer(oauth.replay(BufferBody::default())).service(http_client);
 ///
 /// let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(chunks));
-/// let response = client.oneshot(Request::put("https://api.example.com/report").body(body)?);
+/// let response = client.oneshot(Request::put("http://localhost:8080/report").body(body)?);
 /// # fn is_send<T: Send>(_: &T) {}
 /// # is_send(&response);
 /// # Ok(())

@@ -448,4 +448,45 @@ mod tests {
         assert!(again.is_end_stream());
         assert_eq!(again.size_hint().exact(), Some(0));
     }
+
+    /// Says all its life what it said at first, as some bodies do, and drops what it holds when it is asked for its end.
+    struct Odd(VecDeque<&'static [u8]>, Arc<Mutex<Option<Kept<Self>>>>);
+
+    impl Body for Odd {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame {
+            let Some(data) = self.0.pop_front() else {
+                self.1.lock().unwrap().take();
+                return Poll::Ready(None);
+            };
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(data)))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(10)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_size_of_the_retry_is_what_the_body_said_at_first() {
+        let odd = Odd([b"01234".as_slice(), b"56789"].into(), Arc::default());
+        let (mut sending, kept) = tee(odd, 1000);
+        sending.frame().await.unwrap().unwrap();
+        let mut replayed = kept.replay().unwrap();
+        for left in [10, 5, 0] {
+            assert_eq!(replayed.size_hint().exact(), Some(left));
+            replayed.frame().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_may_drop_its_own_call() {
+        let call = Arc::default();
+        let (mut sending, kept) = tee(Odd(VecDeque::new(), Arc::clone(&call)), 1000);
+        *call.lock().unwrap() = Some(kept);
+        assert!(sending.frame().await.is_none());
+        assert!(call.lock().unwrap().is_none());
+    }
 }

@@ -17,18 +17,21 @@ pub(super) fn span(cache: &str, reason: &'static str, replaces: Option<u64>) -> 
 pub(super) fn tell(cache: &str, happening: Happening<'_>) {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     match happening {
-        Happening::Waited => debug!(target: TARGET, cache, "a request waits for a token"),
-        Happening::Fetched { generation, lifetime, took } => info!(
-            target: TARGET, cache, generation, lifetime_s = lifetime.map(seconds), took_s = seconds(took),
+        Happening::Waited => debug!(target: TARGET, cache, "somebody waits for a token"),
+        Happening::Fetched { generation, reason, lifetime, took } => info!(
+            target: TARGET, cache, generation, reason, lifetime_s = lifetime.map(seconds), took_s = seconds(took),
             "a new token"
         ),
-        Happening::FetchFailed { kind, error, took } => {
-            warn!(target: TARGET, cache, kind, error = %error, took_s = seconds(took), "no new token");
+        Happening::FetchFailed { kind, reason, error, took } => {
+            warn!(target: TARGET, cache, kind, reason, error = %error, took_s = seconds(took), "no new token");
         }
         Happening::LimitReached { next_request } => warn!(
             target: TARGET, cache, next_request_s = seconds(next_request),
             "this was the last token request that the limit of the cache allows for now"
         ),
+        Happening::Without { reason } => {
+            debug!(target: TARGET, cache, reason = reason.as_str(), "a request goes out without a token");
+        }
         Happening::Refused { generation, status } => {
             debug!(target: TARGET, cache, generation, status, "the token was refused");
         }

@@ -60,6 +60,6 @@ pub(super) fn count(cache: &Arc<str>, happening: Happening<'_>) {
         Happening::Recovered { .. } => counter!(RECOVERED, "cache" => cache).increment(1),
         Happening::Futile { .. } => counter!(FUTILE, "cache" => cache).increment(1),
         Happening::Remaining(time) => remaining(time),
-        Happening::Slept(_) | Happening::Closed => {}
+        Happening::Without { .. } | Happening::Slept(_) | Happening::Closed => {}
     }
 }

@@ -18,11 +18,13 @@ pub(crate) enum Happening<'a> {
     /// Somebody has to wait for a token.
     Waited,
     /// A new token is there.
-    Fetched { generation: u64, lifetime: Option<Duration>, took: Duration },
+    Fetched { generation: u64, reason: &'static str, lifetime: Option<Duration>, took: Duration },
     /// There is none; `next_attempt` tells when there may be.
-    FetchFailed { kind: &'static str, error: &'a dyn Display, took: Duration },
+    FetchFailed { kind: &'static str, reason: &'static str, error: &'a dyn Display, took: Duration },
     /// The last token request that the limit allows has begun.
     LimitReached { next_request: Duration },
+    /// A request goes out without one.
+    Without { reason: Without },
     /// A response refused the token.
     Refused { generation: u64, status: u16 },
     /// The refusal costs no refresh.
@@ -54,6 +56,25 @@ impl Suppressed {
         match self {
             Self::Late => "late",
             Self::NoHelp => "no_help",
+        }
+    }
+}
+
+/// Why a request has no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    /// Its server is none that may see it.
+    Origin,
+    /// It has an `Authorization` header of its own, or no room for one.
+    Header,
+}
+
+impl Without {
+    #[cfg(feature = "tracing")]
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Header => "header",
         }
     }
 }

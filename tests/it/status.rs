@@ -54,6 +54,7 @@ async fn the_status_tells_of_the_back_off_and_its_error_until_an_attempt_succeed
     world.cache.token().await.unwrap_err();
     let status = world.cache.status();
     assert!(matches!(status.token, TokenState::Empty));
+    assert!(!status.can_serve());
     let left = backing_off(&status).unwrap();
     assert!((800..=1200).contains(&left.as_millis()), "{left:?}");
     assert_eq!(status.last_error.unwrap().kind(), TokenErrorKind::Transport);
@@ -61,7 +62,7 @@ async fn the_status_tells_of_the_back_off_and_its_error_until_an_attempt_succeed
     advance(left).await;
     let status = world.cache.status();
     assert_eq!(status.refresh, RefreshState::Idle);
-    assert!(status.last_error.is_some());
+    assert!(status.last_error.is_some() && status.can_serve());
     world.cache.token().await.unwrap();
     assert!(world.cache.status().last_error.is_none());
 }
@@ -75,6 +76,7 @@ async fn the_status_of_an_outage_is_a_stale_token_and_a_back_off() {
     yield_now().await;
     let status = world.cache.status();
     assert!(matches!(&status.token, TokenState::Stale(token) if token.generation().get() == 1));
+    assert!(status.can_serve());
     assert!(backing_off(&status).is_some());
 }
 

@@ -53,6 +53,8 @@ async fn an_eventful_history() {
     world.get().await.unwrap(); // older than it seemed
     world.cache.invalidate(world.cache.current().unwrap().generation());
     world.get().await.unwrap(); // the last that is allowed
+    let elsewhere = http::Request::get("https://elsewhere.test/").body(support::Body::default()).unwrap();
+    tower::ServiceExt::oneshot(world.client.clone(), elsewhere).await.unwrap(); // no token
     world.cache.close();
 }
 
@@ -225,44 +227,45 @@ mod tracing {
             .map(|(metadata, fields)| {
                 format!("{} {fields}", metadata.level()).replace(" cache=\"orders\"", "")
             })
-            .map(|line| line.split(" the next attempt is made").next().unwrap().to_owned()) // a matter of chance
+            .map(|line| line.split(" no further attempt for").next().unwrap().to_owned()) // a matter of chance
             .collect();
         assert_eq!(
             told,
             [
                 r#"DEBUG token_refresh; reason="first""#,
-                "DEBUG a request waits for a token;",
-                r#"WARN no new token; kind="transport" error=the issuer is down; check the URL, the network and the TLS trust;"#,
+                "DEBUG somebody waits for a token;",
+                r#"WARN no new token; kind="transport" reason="first" error=the issuer is down; check the URL, the network and the TLS trust;"#,
                 r#"DEBUG token_refresh; reason="first""#,
-                "DEBUG a request waits for a token;",
-                "INFO a new token; generation=1 lifetime_s took_s",
+                "DEBUG somebody waits for a token;",
+                r#"INFO a new token; generation=1 reason="first" lifetime_s took_s"#,
                 "DEBUG the token was refused; generation=1 status=401",
                 r#"DEBUG token_refresh; reason="refused" replaces=1"#,
-                "DEBUG a request waits for a token;",
+                "DEBUG somebody waits for a token;",
                 "DEBUG the token was refused; generation=1 status=401",
                 r#"DEBUG the refusal costs no refresh; generation=1 reason="late""#,
-                "DEBUG a request waits for a token;",
-                "INFO a new token; generation=2 lifetime_s took_s",
+                "DEBUG somebody waits for a token;",
+                r#"INFO a new token; generation=2 reason="refused" lifetime_s took_s"#,
                 "DEBUG the repeated request was accepted; generation=2",
                 "DEBUG the repeated request was accepted; generation=2",
                 "DEBUG the token was refused; generation=2 status=401",
                 r#"DEBUG token_refresh; reason="refused" replaces=2"#,
-                "DEBUG a request waits for a token;",
-                "INFO a new token; generation=3 lifetime_s took_s",
+                "DEBUG somebody waits for a token;",
+                r#"INFO a new token; generation=3 reason="refused" lifetime_s took_s"#,
                 "DEBUG the token was refused; generation=3 status=401",
                 "WARN the repeated request was refused, too; generation=3",
                 "DEBUG the token was refused; generation=3 status=401",
                 r#"DEBUG the refusal costs no refresh; generation=3 reason="no_help""#,
                 r#"DEBUG token_refresh; reason="stale" replaces=3"#,
-                "INFO a new token; generation=4 lifetime_s took_s",
+                r#"INFO a new token; generation=4 reason="stale" lifetime_s took_s"#,
                 "DEBUG the token was refused; generation=3 status=401",
                 r#"DEBUG the refusal costs no refresh; generation=3 reason="late""#,
                 "DEBUG the repeated request was accepted; generation=4",
                 "INFO the machine slept, and the token is so much older; slept_s",
                 r#"DEBUG token_refresh; reason="refused" replaces=4"#,
                 "WARN this was the last token request that the limit of the cache allows for now; next_request_s",
-                "DEBUG a request waits for a token;",
-                "INFO a new token; generation=5 lifetime_s took_s",
+                "DEBUG somebody waits for a token;",
+                r#"INFO a new token; generation=5 reason="refused" lifetime_s took_s"#,
+                r#"DEBUG a request goes out without a token; reason="origin""#,
                 "DEBUG the cache is closed;",
             ]
         );
@@ -284,7 +287,7 @@ mod tracing {
         drop(guard);
         let log = log.text();
         let line = |message: &str| log.lines().find(|line| line.contains(message)).unwrap().to_owned();
-        assert!(line("a request waits").contains("caller: tower_oauth:"), "{log}");
+        assert!(line("somebody waits").contains("caller: tower_oauth:"), "{log}");
         let told = line("a new token");
         assert!(
             told.contains("INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:"),

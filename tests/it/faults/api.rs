@@ -92,9 +92,9 @@ async fn a_machine_that_slept_does_not_send_the_token_that_died_meanwhile() {
     caller.get().await;
     authority.revoke_all();
     asleep.for_another(Duration::from_secs(2 * 3600));
-    caller.fault_is_over();
     advance(Duration::from_secs(30)).await;
+    caller.fault_is_over();
     caller.get().await;
     assert_eq!(authority.refusals(), 0);
-    caller.is_row("machine asleep for 2 hours, tokens of one; the next request comes 30 s after");
+    caller.is_row("machine asleep for 2 hours, one-hour tokens; the next request comes 30 s after");
 }
