@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     time::{Duration, SystemTime},
 };
@@ -261,6 +262,23 @@ impl Asleep {
     pub(crate) fn wall_clock(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
         let (asleep, start) = (Arc::clone(&self.0), (Instant::now(), SystemTime::now()));
         cache.wall_clock(move || start.1 + start.0.elapsed() + *lock(&asleep))
+    }
+}
+
+/// A clock that [`tokio::time::advance`] alone moves. Tokio's paused clock leaps to the next timer whenever nothing can run, also where an
+/// answer is still on its way through a socket; as long as a blocking task runs, it does not.
+pub(crate) struct StoppedClock {
+    _held: mpsc::Sender<()>,
+}
+
+impl StoppedClock {
+    /// What waits for good is let go then, and fails by its time limits.
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    pub(crate) fn new() -> Self {
+        let (held, until_dropped) = mpsc::channel();
+        tokio::task::spawn_blocking(move || until_dropped.recv_timeout(Self::LONGEST).ok());
+        Self { _held: held }
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc,
     },
     time::Duration,
 };
@@ -20,7 +19,7 @@ use tower_oauth::{
 use super::{range, row};
 use crate::{
     loopback::{Authority, HyperClient, http1_client},
-    support::{Body, token_error},
+    support::{Body, StoppedClock, token_error},
 };
 
 /// The least that is told apart.
@@ -205,22 +204,5 @@ impl TokenSource for Counted {
         let _under_way = Arc::clone(&self.1.under_way);
         self.1.begun.fetch_add(1, Ordering::SeqCst);
         self.0.fetch().await
-    }
-}
-
-/// A clock that [`advance`] alone moves. Tokio's paused clock leaps to the next timer whenever nothing can run, also where an
-/// answer is still on its way through a socket; as long as a blocking task runs, it does not.
-struct StoppedClock {
-    _held: mpsc::Sender<()>,
-}
-
-impl StoppedClock {
-    /// What waits for good is let go then, and fails by its time limits.
-    const LONGEST: Duration = Duration::from_secs(60);
-
-    fn new() -> Self {
-        let (held, until_dropped) = mpsc::channel();
-        tokio::task::spawn_blocking(move || until_dropped.recv_timeout(Self::LONGEST).ok());
-        Self { _held: held }
     }
 }
