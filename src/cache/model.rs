@@ -7,7 +7,7 @@
 //! The mutex and the atomic are loom's, the lock-free pointer and the channel are stood in for (see `sync`). The `Notify` of
 //! tokio is as it is: loom sees each call of it as one step.
 //!
-//! With three threads that all fetch, all interleavings take hours: those models see the ones in which threads are
+//! With three threads that all fetch, all interleavings take many minutes: those models see the ones in which threads are
 //! interrupted up to three times where they could have gone on. The others see all.
 
 use std::{
@@ -155,7 +155,7 @@ impl Tower {
     }
 }
 
-/// For models of which all interleavings take hours.
+/// For models of which all interleavings take many minutes.
 fn model_with_few_interruptions(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
