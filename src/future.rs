@@ -27,7 +27,7 @@ use crate::{
     error::{TokenError, TokenErrorKind},
     presentation::{Consequence, OriginId, Presented, Refusal, SharedPolicy, Shown},
     replay::Replay,
-    telemetry::Happening,
+    telemetry::{Happening, Without},
 };
 
 use drain::Drain;
@@ -363,7 +363,10 @@ where
             State::Calling { future, attempt: Some(Attempt { policy, origin, shown, retry, again }) }
         }
         Presented::NoToken => State::obtaining(service, policy, origin, Draft::First(unsent)),
-        Presented::Declined => State::Calling { future: service.call(unsent.request), attempt: None },
+        Presented::Declined => {
+            policy.tell_without(Without::Header);
+            State::Calling { future: service.call(unsent.request), attempt: None }
+        }
     })
 }
 

@@ -41,24 +41,24 @@ fn describe() {
 }
 
 pub(super) fn count(cache: &Arc<str>, happening: Happening<'_>) {
-    let cache = Arc::clone(cache);
-    let remaining = |time: Duration| gauge!(REMAINING, "cache" => Arc::clone(&cache)).set(time.as_secs_f64());
+    let count = |name: &'static str| counter!(name, "cache" => Arc::clone(cache)).increment(1);
+    let remaining = |time: Duration| gauge!(REMAINING, "cache" => Arc::clone(cache)).set(time.as_secs_f64());
     match happening {
-        Happening::Waited => counter!(WAITED, "cache" => cache).increment(1),
+        Happening::Waited => count(WAITED),
         Happening::Fetched { lifetime, .. } => {
             lifetime.into_iter().for_each(remaining);
-            counter!(FETCHED, "cache" => cache).increment(1);
+            count(FETCHED);
         }
         Happening::FetchFailed { kind, .. } => {
-            counter!(FETCH_FAILED, "cache" => cache, "kind" => kind).increment(1);
+            counter!(FETCH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
         }
-        Happening::LimitReached { .. } => counter!(LIMIT_REACHED, "cache" => cache).increment(1),
-        Happening::Refused { .. } => counter!(REFUSED, "cache" => cache).increment(1),
+        Happening::LimitReached { .. } => count(LIMIT_REACHED),
+        Happening::Refused { .. } => count(REFUSED),
         Happening::Suppressed { reason, .. } => {
-            counter!(SUPPRESSED, "cache" => cache, "reason" => reason.as_str()).increment(1);
+            counter!(SUPPRESSED, "cache" => Arc::clone(cache), "reason" => reason.as_str()).increment(1);
         }
-        Happening::Recovered { .. } => counter!(RECOVERED, "cache" => cache).increment(1),
-        Happening::Futile { .. } => counter!(FUTILE, "cache" => cache).increment(1),
+        Happening::Recovered { .. } => count(RECOVERED),
+        Happening::Futile { .. } => count(FUTILE),
         Happening::Remaining(time) => remaining(time),
         Happening::Without { .. } | Happening::Slept(_) | Happening::Closed => {}
     }

@@ -55,6 +55,9 @@ async fn an_eventful_history() {
     world.get().await.unwrap(); // the last that is allowed
     let elsewhere = http::Request::get("https://elsewhere.test/").body(support::Body::default()).unwrap();
     tower::ServiceExt::oneshot(world.client.clone(), elsewhere).await.unwrap(); // no token
+    let mut own = support::get("/");
+    own.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
+    tower::ServiceExt::oneshot(world.client.clone(), own).await.unwrap(); // none, either
     world.cache.close();
 }
 
@@ -266,6 +269,7 @@ mod tracing {
                 "DEBUG somebody waits for a token;",
                 r#"INFO a new token; generation=5 reason="refused" lifetime_s took_s"#,
                 r#"DEBUG a request goes out without a token; reason="origin""#,
+                r#"DEBUG a request goes out without a token; reason="header""#,
                 "DEBUG the cache is closed;",
             ]
         );
