@@ -6,27 +6,21 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
 
+mod support;
+
 use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    hint::black_box,
     path::PathBuf,
-    pin::pin,
     sync::{Arc, Barrier},
-    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, measurement::WallTime};
-use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
-use http_body_util::Full;
-use tower::{BoxError, Layer, Service, ServiceBuilder, retry::Policy};
-use tower_http::auth::AddAuthorizationLayer;
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+use http::Request;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower_oauth::replay::Never;
 
-type Body = Full<Bytes>;
+use support::{Body, Inner, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, request, static_header};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -118,127 +112,6 @@ fn timed<S: Service<Request<Body>>>(mut service: S, iterations: u64, start: &Bar
         elapsed += started.elapsed();
     }
     elapsed
-}
-
-/// Polls once, as nothing here ever waits.
-fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut context).is_ready());
-    let future = pin!(service.call(request));
-    match future.poll(&mut context) {
-        Poll::Ready(Ok(response)) => drop(black_box(response)),
-        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the inner service answers at once"),
-    }
-}
-
-fn request() -> Request<Body> {
-    Request::post("https://api.example.com/v1/orders?limit=10")
-        .header("accept", "application/json")
-        .header("content-type", "application/json")
-        .header("user-agent", "bench/1.0")
-        .header("x-request-id", HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap())
-        .header(
-            "traceparent",
-            HeaderValue::from_str("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap(),
-        )
-        .header("idempotency-key", HeaderValue::from_str("0f8fad5b-d9cb-469f-a165-70867728950e").unwrap())
-        .body(Full::from(Bytes::from_static(br#"{"article":"42","quantity":1}"#)))
-        .unwrap()
-}
-
-fn token() -> String {
-    "t".repeat(900)
-}
-
-fn bearer() -> HeaderValue {
-    HeaderValue::from_str(&format!("Bearer {}", token())).unwrap()
-}
-
-fn static_header() -> AddAuthorizationLayer {
-    AddAuthorizationLayer::bearer(&token())
-}
-
-/// A layer whose cache holds a token.
-fn oauth() -> OAuthLayer {
-    let cache = TokenCache::new(|| async {
-        Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(cache.token()).unwrap();
-    OAuthLayer::new(cache, Origins::new(["https://api.example.com"]).unwrap())
-}
-
-/// Takes the request and answers.
-#[derive(Clone)]
-struct Inner;
-
-impl Service<Request<Body>> for Inner {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        drop(black_box(request));
-        ready(Ok(Response::new(Body::default())))
-    }
-}
-
-/// What is needed at the least to send a request once more: a copy from before the header went on.
-struct StaticHeaderAndClone<S> {
-    inner: S,
-    value: HeaderValue,
-}
-
-impl<S: Service<Request<Body>>> Service<Request<Body>> for StaticHeaderAndClone<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = WithCopy<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let copy = request.clone();
-        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
-        WithCopy { future: self.inner.call(request), _copy: copy }
-    }
-}
-
-pin_project_lite::pin_project! {
-    struct WithCopy<F> {
-        #[pin]
-        future: F,
-        _copy: Request<Body>,
-    }
-}
-
-impl<F: Future> Future for WithCopy<F> {
-    type Output = F::Output;
-
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().future.poll(context)
-    }
-}
-
-#[derive(Clone)]
-struct RetryOnce;
-
-impl<E> Policy<Request<Body>, Response<Body>, E> for RetryOnce {
-    type Future = Ready<()>;
-
-    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<Response<Body>, E>) -> Option<Ready<()>> {
-        let refused = result.as_ref().is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
-        refused.then(|| ready(()))
-    }
-
-    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        Some(request.clone())
-    }
 }
 
 /// From what criterion has written of this run, or of the last one for cases left out.
