@@ -14,6 +14,7 @@ use std::{
     future::Future,
     ops::ControlFlow,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -25,8 +26,8 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{Consequence, OriginId, Presented, Refusal, SharedPolicy, Shown},
-    replay::Replay,
+    presentation::{Consequence, OriginId, Policy, Presented, Refusal, Shown},
+    replay::{KeptRequest, Replay},
     telemetry::{Happening, Without},
 };
 
@@ -80,12 +81,16 @@ pin_project! {
 
 /// What has to be known of a request that is under way with a token. One without it passes through.
 struct Attempt<S, R, K> {
-    policy: SharedPolicy<R>,
+    policy: Arc<Policy>,
     origin: OriginId,
     shown: Shown,
-    retry: Option<Retry>,
-    /// Boxed: the way that cannot retry carries a pointer and not an empty request.
-    again: Option<Box<Again<S, K>>>,
+    turn: Turn<S, R, K>,
+}
+
+enum Turn<S, R, K> {
+    /// With what one more attempt needs, unless there is none. Boxed: the way that cannot retry carries no empty request.
+    First(Option<Box<Again<S, R, K>>>),
+    Retry(Retry),
 }
 
 /// What is known of an attempt that is a retry.
@@ -98,14 +103,22 @@ struct Retry {
 }
 
 /// What one more attempt needs.
-pub(crate) struct Again<S, K> {
-    pub(crate) kept: Request<K>,
-    pub(crate) service: S,
+pub(crate) struct Again<S, R, K> {
+    kept: KeptRequest<K>,
+    service: S,
+    replay: R,
+}
+
+impl<S, R, K> Again<S, R, K> {
+    pub(crate) fn new(kept: KeptRequest<K>, service: S, replay: R) -> Box<Self> {
+        Box::new(Self { kept, service, replay })
+    }
 }
 
 struct Waiting<S, R, D> {
     service: S,
-    policy: SharedPolicy<R>,
+    policy: Arc<Policy>,
+    replay: R,
     origin: OriginId,
     draft: D,
 }
@@ -124,13 +137,13 @@ type WaitingDraft<S, R, B> = Waiting<
 #[allow(clippy::large_enum_variant)] // it is boxed together with what else waits
 enum Draft<B, K, Res> {
     First(Unsent<B, K>),
-    Again { retry: Retry, response: Res, kept: Request<K> },
+    Again { retry: Retry, response: Res, kept: KeptRequest<K> },
 }
 
 /// A request that lacks nothing but its token.
 struct Unsent<B, K> {
     request: Request<B>,
-    kept: Option<Request<K>>,
+    kept: Option<KeptRequest<K>>,
     retry: Option<Retry>,
 }
 
@@ -145,30 +158,25 @@ where
 
     pub(crate) fn calling(
         future: S::Future,
-        policy: SharedPolicy<R>,
+        policy: Arc<Policy>,
         origin: OriginId,
         shown: Shown,
-        again: Option<Box<Again<S, R::Kept>>>,
+        again: Option<Box<Again<S, R, R::Kept>>>,
     ) -> Self {
-        let attempt = Attempt { policy, origin, shown, retry: None, again };
+        let attempt = Attempt { policy, origin, shown, turn: Turn::First(again) };
         Self { state: State::Calling { future, attempt: Some(attempt) } }
     }
 
     pub(crate) fn obtaining(
         service: S,
-        policy: SharedPolicy<R>,
+        policy: Arc<Policy>,
+        replay: R,
         origin: OriginId,
         request: Request<R::Body>,
-        kept: Option<Request<R::Kept>>,
+        kept: Option<KeptRequest<R::Kept>>,
     ) -> Self {
-        Self {
-            state: State::obtaining(
-                service,
-                policy,
-                origin,
-                Draft::First(Unsent { request, kept, retry: None }),
-            ),
-        }
+        let draft = Draft::First(Unsent { request, kept, retry: None });
+        Self { state: State::obtaining(Waiting { service, policy, replay, origin, draft }) }
     }
 }
 
@@ -177,14 +185,9 @@ where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    fn obtaining(
-        service: S,
-        policy: SharedPolicy<R>,
-        origin: OriginId,
-        draft: Draft<R::Body, R::Kept, S::Response>,
-    ) -> Self {
-        let token = policy.tokens.pending_token();
-        Self::Obtaining { token, waiting: Some(Box::new(Waiting { service, policy, origin, draft })) }
+    fn obtaining(waiting: WaitingDraft<S, R, B>) -> Self {
+        let token = waiting.policy.tokens.pending_token();
+        Self::Obtaining { token, waiting: Some(Box::new(waiting)) }
     }
 }
 
@@ -243,7 +246,7 @@ type Step<S, R, B> =
 impl<S, R, K> Attempt<S, R, K> {
     /// Whether there is anything to learn or to do: the plain answer to a first attempt is none.
     fn is_news<B>(&self, response: &Response<B>) -> bool {
-        self.retry.is_some() || self.policy.watches_ends() || self.policy.is_refusal(self.shown, response)
+        matches!(self.turn, Turn::Retry(_)) || self.policy.watches_ends() || self.policy.is_refusal(self.shown, response)
     }
 }
 
@@ -256,36 +259,38 @@ where
     R: Replay<B>,
     ResBody: 'static,
 {
-    let Attempt { policy, origin, shown, retry, again } = attempt;
+    let Attempt { policy, origin, shown, turn } = attempt;
     let refusal = Refusal { generation: shown.generation, origin, status: response.status() };
     let is_refusal = policy.is_refusal(shown, &response);
-    if let Some(retry) = retry {
-        after_retry(&policy, retry, refusal, is_refusal);
-    }
     if !is_refusal {
         policy.watch_end(&mut response, refusal);
     }
-    if !is_refusal || retry.is_some() {
-        return ControlFlow::Break(Ok(response));
-    }
+    let again = match turn {
+        Turn::Retry(retry) => {
+            after_retry(&policy, retry, refusal, is_refusal);
+            return ControlFlow::Break(Ok(response));
+        }
+        Turn::First(_) if !is_refusal => return ControlFlow::Break(Ok(response)),
+        Turn::First(again) => again,
+    };
     let is_cause = match policy.heed(refusal) {
         Consequence::OutOfUse => true,
         Consequence::Late => false,
         Consequence::NoHelp => return ControlFlow::Break(Ok(response)),
     };
     match again {
-        Some(again) if policy.replay.can_replay(again.kept.body()) => {
-            let Again { kept, service } = *again;
+        Some(again) if again.replay.can_replay(again.kept.body()) => {
+            let Again { kept, service, replay } = *again;
             let retry = Retry { refused: refusal.generation, is_cause };
             let draft = Draft::Again { retry, response, kept };
-            ControlFlow::Continue(State::obtaining(service, policy, origin, draft))
+            ControlFlow::Continue(State::obtaining(Waiting { service, policy, replay, origin, draft }))
         }
         _ => ControlFlow::Break(Ok(response)),
     }
 }
 
 /// What is to be learnt from the answer to a retry.
-fn after_retry<R>(policy: &SharedPolicy<R>, retry: Retry, answer: Refusal, is_refusal: bool) {
+fn after_retry(policy: &Policy, retry: Retry, answer: Refusal, is_refusal: bool) {
     let generation = answer.generation.get();
     let tell = |happening| policy.tokens.telemetry().tell(happening);
     if is_refusal {
@@ -313,7 +318,7 @@ where
     R: Replay<B>,
     ResBody: Body,
 {
-    let Waiting { service, policy, origin, draft } = waiting;
+    let Waiting { service, policy, replay, origin, draft } = waiting;
     let mut refusal = None;
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
@@ -321,12 +326,11 @@ where
         (Draft::Again { retry, response, kept }, Ok(token))
             if !policy.tokens.are_same(retry.refused, token.generation()) =>
         {
-            let (head, kept) = kept.into_parts();
-            match policy.replay.replay(kept) {
+            match kept.restore(|kept| replay.replay(kept)) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
-                Some(body) => {
+                Some(request) => {
                     refusal = Drain::new(response);
-                    Unsent { request: Request::from_parts(head, body), kept: None, retry: Some(retry) }
+                    Unsent { request, kept: None, retry: Some(retry) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
@@ -337,7 +341,7 @@ where
             return ControlFlow::Break(Ok(response));
         }
     };
-    let waiting = Some(Box::new(Waiting { service, policy, origin, draft: unsent }));
+    let waiting = Some(Box::new(Waiting { service, policy, replay, origin, draft: unsent }));
     ControlFlow::Continue(match refusal {
         Some(refusal) => State::Draining { refusal, waiting },
         None => State::Readying { waiting },
@@ -351,7 +355,7 @@ where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    let Waiting { mut service, policy, origin, draft: mut unsent } = waiting;
+    let Waiting { mut service, policy, replay, origin, draft: mut unsent } = waiting;
     ControlFlow::Continue(match policy.present(unsent.request.headers_mut()) {
         Presented::Token(shown) => {
             let Unsent { request, kept, retry } = unsent;
@@ -359,10 +363,16 @@ where
                 return ControlFlow::Break(Err(refused_again().into()));
             }
             let future = service.call(request);
-            let again = kept.map(|kept| Box::new(Again { kept, service }));
-            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, retry, again }) }
+            let turn = match retry {
+                Some(retry) => Turn::Retry(retry),
+                None => Turn::First(kept.map(|kept| Again::new(kept, service, replay))),
+            };
+            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, turn }) }
         }
-        Presented::NoToken => State::obtaining(service, policy, origin, Draft::First(unsent)),
+        Presented::NoToken => {
+            let draft = Draft::First(unsent);
+            State::obtaining(Waiting { service, policy, replay, origin, draft })
+        }
         Presented::Declined => {
             policy.tell_without(Without::Header);
             State::Calling { future: service.call(unsent.request), attempt: None }

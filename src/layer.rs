@@ -120,8 +120,7 @@ impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
             origins: self.origins.clone(),
             verdict: self.verdict.clone(),
             breaker: Arc::clone(&self.breaker),
-            replay: self.replay.clone(),
         };
-        OAuth::new(inner, Arc::new(policy))
+        OAuth::new(inner, Arc::new(policy), self.replay.clone())
     }
 }

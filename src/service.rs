@@ -10,8 +10,8 @@ use tower::{BoxError, Service};
 
 use crate::{
     future::{Again, ResponseFuture},
-    presentation::{Presented, SharedPolicy},
-    replay::{CloneBody, Replay},
+    presentation::{Policy, Presented},
+    replay::{CloneBody, KeptRequest, Replay},
     telemetry::Without,
 };
 
@@ -32,12 +32,13 @@ use crate::{
 /// ```
 pub struct OAuth<S, R = CloneBody> {
     inner: S,
-    policy: SharedPolicy<R>,
+    policy: Arc<Policy>,
+    replay: R,
 }
 
 impl<S, R> OAuth<S, R> {
-    pub(crate) fn new(inner: S, policy: SharedPolicy<R>) -> Self {
-        Self { inner, policy }
+    pub(crate) fn new(inner: S, policy: Arc<Policy>, replay: R) -> Self {
+        Self { inner, policy, replay }
     }
 
     /// The inner service.
@@ -60,7 +61,7 @@ impl<S, R, B, ResBody> Service<Request<B>> for OAuth<S, R>
 where
     S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
-    R: Replay<B>,
+    R: Replay<B> + Clone,
     ResBody: Body + 'static,
 {
     type Response = Response<ResBody>;
@@ -74,14 +75,20 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(origin) = self.policy.origins.find(request.uri()) else {
             self.policy.tell_without(Without::Origin);
-            let request = request.map(|body| self.policy.replay.pass(body));
+            let request = request.map(|body| self.replay.pass(body));
             return ResponseFuture::passing_through(self.inner.call(request));
         };
+        let mut kept = None;
+        let mut request = request.map(|body| {
+            let (body, copy) = self.replay.keep(body);
+            kept = copy;
+            body
+        });
         // Kept before the token goes on: the copy must not hold a token that may be refused.
-        let (mut request, kept) = keep(&self.policy.replay, request);
+        let kept = kept.map(|body| KeptRequest::of(&request, body));
         match self.policy.present(request.headers_mut()) {
             Presented::Token(shown) => {
-                let again = kept.map(|kept| Box::new(Again { kept, service: self.inner.clone() }));
+                let again = kept.map(|kept| Again::new(kept, self.inner.clone(), self.replay.clone()));
                 let policy = Arc::clone(&self.policy);
                 ResponseFuture::calling(self.inner.call(request), policy, origin, shown, again)
             }
@@ -89,7 +96,8 @@ where
                 // The instance that was polled ready is the one to call, so that the clone stays here.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                ResponseFuture::obtaining(service, Arc::clone(&self.policy), origin, request, kept)
+                let (policy, replay) = (Arc::clone(&self.policy), self.replay.clone());
+                ResponseFuture::obtaining(service, policy, replay, origin, request, kept)
             }
             Presented::Declined => {
                 self.policy.tell_without(Without::Header);
@@ -99,20 +107,9 @@ where
     }
 }
 
-/// The request to send, and its copy: the head, and what the replay keeps of the body.
-fn keep<R, B>(replay: &R, request: Request<B>) -> (Request<R::Body>, Option<Request<R::Kept>>)
-where
-    R: Replay<B>,
-{
-    let (head, body) = request.into_parts();
-    let (body, kept) = replay.keep(body);
-    let kept = kept.map(|kept| Request::from_parts(head.clone(), kept));
-    (Request::from_parts(head, body), kept)
-}
-
-impl<S: Clone, R> Clone for OAuth<S, R> {
+impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
+        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy), replay: self.replay.clone() }
     }
 }
 

@@ -22,6 +22,6 @@ mod verdict;
 pub(crate) use breaker::Breaker;
 pub(crate) use origins::OriginId;
 pub use origins::Origins;
-pub(crate) use policy::{Policy, Presented, SharedPolicy, Shown};
+pub(crate) use policy::{Policy, Presented, Shown};
 pub(crate) use refusal::{Consequence, Refusal};
 pub(crate) use verdict::Verdict;

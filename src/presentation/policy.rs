@@ -13,15 +13,12 @@ use crate::{
 };
 
 /// What all requests of a service have in common.
-pub(crate) struct Policy<R> {
+pub(crate) struct Policy {
     pub(crate) tokens: TokenCache,
     pub(crate) origins: Origins,
     pub(crate) verdict: Verdict,
     pub(crate) breaker: Arc<Breaker>,
-    pub(crate) replay: R,
 }
-
-pub(crate) type SharedPolicy<R> = Arc<Policy<R>>;
 
 /// Which token a request carries.
 #[derive(Clone, Copy)]
@@ -39,7 +36,7 @@ pub(crate) enum Presented {
     Declined,
 }
 
-impl<R> Policy<R> {
+impl Policy {
     /// Puts the current token on.
     pub(crate) fn present(&self, headers: &mut HeaderMap) -> Presented {
         let Ok(Entry::Vacant(place)) = headers.try_entry(AUTHORIZATION) else { return Presented::Declined };

@@ -38,11 +38,13 @@
 //! - `Clone` is not always a copy: a body that shares one stream among its clones is for [`BufferBody`].
 
 mod buffer;
+mod kept;
 mod tee;
 #[cfg(feature = "tonic")]
 mod tonic;
 
 pub use self::buffer::{BufferBody, Buffered, KeptBody};
+pub(crate) use self::kept::KeptRequest;
 #[cfg(feature = "tonic")]
 pub use self::tonic::{KeptCall, TonicBody};
 
