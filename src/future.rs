@@ -200,8 +200,53 @@ where
 {
     type Output = Result<Response<ResBody>, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
+        // The way of most requests: a token was there, and the server took it.
+        if let StateProj::Calling { future, attempt } = state.as_mut().project() {
+            match ready!(future.poll(cx)) {
+                // What was kept goes at once, also where this future is kept for longer than its answer.
+                Ok(response) => match attempt.take() {
+                    Some(attempt) if attempt.is_news(&response) => state.learn(response, attempt, cx),
+                    _ => Poll::Ready(Ok(response)),
+                },
+                Err(error) => Poll::Ready(Err(error.into())),
+            }
+        } else {
+            state.poll_on(cx)
+        }
+    }
+}
+
+impl<S, R, B, ResBody> State<S, R, B>
+where
+    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    ResBody: Body + 'static,
+{
+    #[cold]
+    #[inline(never)]
+    fn learn(
+        mut self: Pin<&mut Self>,
+        response: Response<ResBody>,
+        attempt: Attempt<S, R, R::Kept>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<ResBody>, BoxError>> {
+        match after_answer(response, attempt) {
+            ControlFlow::Continue(next) => {
+                self.set(next);
+                self.poll_on(cx)
+            }
+            ControlFlow::Break(result) => return Poll::Ready(result),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_on(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response<ResBody>, BoxError>> {
+        let mut state = self;
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Calling { future, attempt } => {
@@ -246,7 +291,9 @@ type Step<S, R, B> =
 impl<S, R, K> Attempt<S, R, K> {
     /// Whether there is anything to learn or to do: the plain answer to a first attempt is none.
     fn is_news<B>(&self, response: &Response<B>) -> bool {
-        matches!(self.turn, Turn::Retry(_)) || self.policy.watches_ends() || self.policy.is_refusal(self.shown, response)
+        matches!(self.turn, Turn::Retry(_))
+            || self.policy.watches_ends()
+            || self.policy.is_refusal(self.shown, response)
     }
 }
 
@@ -367,7 +414,7 @@ where
                 Some(retry) => Turn::Retry(retry),
                 None => Turn::First(kept.map(|kept| Again::new(kept, service, replay))),
             };
-            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, turn }) }
+            State::Calling { future, attempt: Some(Attempt { policy: policy, origin, shown, turn }) }
         }
         Presented::NoToken => {
             let draft = Draft::First(unsent);

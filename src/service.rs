@@ -55,6 +55,17 @@ impl<S, R> OAuth<S, R> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    /// Sends a request that gets no token.
+    fn pass<B>(&mut self, request: Request<B>, reason: Without) -> ResponseFuture<S, R, B>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+    {
+        self.policy.tell_without(reason);
+        let request = request.map(|body| self.replay.pass(body));
+        ResponseFuture::passing_through(self.inner.call(request))
+    }
 }
 
 impl<S, R, B, ResBody> Service<Request<B>> for OAuth<S, R>
@@ -72,20 +83,13 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(origin) = self.policy.origins.find(request.uri()) else {
-            self.policy.tell_without(Without::Origin);
-            let request = request.map(|body| self.replay.pass(body));
-            return ResponseFuture::passing_through(self.inner.call(request));
+            return self.pass(request, Without::Origin);
         };
-        let mut kept = None;
-        let mut request = request.map(|body| {
-            let (body, copy) = self.replay.keep(body);
-            kept = copy;
-            body
-        });
         // Kept before the token goes on: the copy must not hold a token that may be refused.
-        let kept = kept.map(|body| KeptRequest::of(&request, body));
+        let (mut request, kept) = keep(&self.replay, request);
         match self.policy.present(request.headers_mut()) {
             Presented::Token(shown) => {
                 let again = kept.map(|kept| Again::new(kept, self.inner.clone(), self.replay.clone()));
@@ -105,6 +109,22 @@ where
             }
         }
     }
+}
+
+/// The request to send, and what is kept of it.
+#[inline]
+fn keep<R, B>(replay: &R, request: Request<B>) -> (Request<R::Body>, Option<KeptRequest<R::Kept>>)
+where
+    R: Replay<B>,
+{
+    let mut kept = None;
+    let request = request.map(|body| {
+        let (body, copy) = replay.keep(body);
+        kept = copy;
+        body
+    });
+    let kept = kept.map(|body| KeptRequest::of(&request, body));
+    (request, kept)
 }
 
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {

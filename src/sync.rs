@@ -1,6 +1,6 @@
 //! Whatever threads share, named in one place, so that [loom](https://docs.rs/loom) can stand in for it.
 //!
-//! With `--cfg tower_oauth_loom` the mutex and the atomic are loom's, and so is what stands in for the lock-free pointer and
+//! With `--cfg tower_oauth_loom` the mutex and the atomics are loom's, and so is what stands in for the lock-free pointer and
 //! the channel, into which loom cannot look. `cache/model.rs` is what is checked that way.
 
 use std::sync::{PoisonError, TryLockError};
@@ -24,12 +24,25 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
+pub(crate) use unique::unique_number;
+
+/// Not loom's: which number it is changes nothing.
+mod unique {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A number that this process has not had before. Not zero.
+    pub(crate) fn unique_number() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 #[cfg(not(all(test, tower_oauth_loom)))]
 mod real {
     use std::sync::Arc;
     pub(crate) use std::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     };
 
     use arc_swap::ArcSwapOption;
@@ -67,7 +80,7 @@ mod stand_ins {
 
     pub(crate) use loom::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     };
 
     #[derive(Debug)]

@@ -26,6 +26,7 @@ pub(super) struct Ledger {
     limit: Option<Limit>,
     last_error: Option<TokenError>,
     landed: u64,
+    has_keeper: bool,
     is_closed: bool,
     discarded: Discarded,
 }
@@ -127,6 +128,17 @@ impl Ledger {
     pub(super) fn close(&mut self) -> bool {
         self.discarded.tokens.extend(self.recent.drain(..));
         !mem::replace(&mut self.is_closed, true)
+    }
+
+    // The keeper.
+
+    /// Says whether it was free.
+    pub(super) fn take_post(&mut self) -> bool {
+        !self.is_closed && !mem::replace(&mut self.has_keeper, true)
+    }
+
+    pub(super) fn leave_post(&mut self) {
+        self.has_keeper = false;
     }
 
     // The tokens.

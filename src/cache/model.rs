@@ -178,7 +178,8 @@ fn two_refusals_of_different_generations_and_a_reader_cost_one_fetch() {
             tower.token()
         });
         // The reader: the generation never goes back.
-        let seen: Vec<_> = (0..2).filter_map(|_| tower.single_flight.read(|seen| seen.generation)).collect();
+        let seen: Vec<_> =
+            (0..2).filter_map(|_| tower.single_flight.read(&mut |seen| seen.generation)).collect();
         assert!(seen.is_sorted_by_key(|(generation, _)| *generation), "{seen:?}");
 
         let late = late.join().unwrap().unwrap();

@@ -23,7 +23,7 @@ use super::{
     freshness::Freshness,
     ledger::{self, Ledger, Outcome, closed},
     limit::Limit,
-    slot::{CachedToken, Generation, Glance, Published, Slot},
+    slot::{CachedToken, Credentials, Generation, Glance, Slot},
     status::{Activity, Survey},
     suspend::{Moment, WallClock},
 };
@@ -75,19 +75,24 @@ impl Reason {
 impl SingleFlight {
     pub(super) fn new(limit: Option<Limit>, wall_clock: WallClock, telemetry: Telemetry) -> Self {
         let ledger = Mutex::new(Ledger::new(limit));
-        Self { slot: Slot::default(), ledger, change: Notify::new(), wall_clock, telemetry }
+        Self { slot: Slot::new(), ledger, change: Notify::new(), wall_clock, telemetry }
     }
 
     pub(super) fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 
+    /// Lets `read` see the token that may be sent now, if this thread has a copy of it that is under lease.
+    #[inline]
+    pub(super) fn read_leased<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
+        self.slot.leased(read)
+    }
+
     /// Lets `read` see the token that may be sent now. Takes no lock.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> Option<(T, Freshness)> {
-        let mut read = Some(read);
+    pub(super) fn read<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<(T, Freshness)> {
         loop {
-            match self.slot.glance(|published| read.take().map(|read| read(published))) {
-                Glance::Token(seen, freshness) => return Some((seen?, freshness)),
+            match self.slot.glance(read) {
+                Glance::Token(seen, freshness) => return Some((seen, freshness)),
                 Glance::Nothing => return None,
                 Glance::ClocksAreDue => self.compare_clocks(),
             }
@@ -96,7 +101,7 @@ impl SingleFlight {
 
     /// The token that may be sent now. Takes no lock.
     pub(super) fn current(&self) -> Option<CachedToken> {
-        self.read(|_| ())?;
+        self.read(&mut |_| ())?;
         self.slot.load()
     }
 
@@ -108,6 +113,7 @@ impl SingleFlight {
     #[cold]
     pub(super) fn compare_clocks(&self) {
         let Some(token) = self.slot.get() else { return };
+        self.slot.lease().count_anew();
         let Some((slept, older)) = token.after_sleep(&self.wall_clock) else {
             return self.tell_remaining(&token);
         };
@@ -222,7 +228,7 @@ impl SingleFlight {
 
     pub(super) fn survey(&self) -> Survey {
         // For the sake of the clocks.
-        self.read(|_| ());
+        self.read(&mut |_| ());
         let mut ledger = self.lock();
         let now = Instant::now();
         let token = self.slot.get().filter(|token| token.freshness(now) != Freshness::Expired);
@@ -244,6 +250,20 @@ impl SingleFlight {
         Ok(token)
     }
 
+    /// Asked by whoever has read a token by the clock: whether it is time for a keeper.
+    pub(super) fn wants_keeper(&self) -> bool {
+        self.slot.wants_lease()
+    }
+
+    /// The post of the keeper, if it is free.
+    pub(super) fn take_post(self: &Arc<Self>) -> Option<Post> {
+        let taken = try_lock(&self.ledger).is_some_and(|mut ledger| ledger.take_post());
+        if !taken {
+            self.slot.lease().count_anew();
+        }
+        taken.then(|| Post(Arc::clone(self)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
@@ -254,6 +274,35 @@ fn unlock(mut ledger: MutexGuard<'_, Ledger>) {
     let discarded = ledger.discarded();
     drop(ledger);
     drop(discarded);
+}
+
+/// The duty to watch the clocks for those to whom the token is leased.
+pub(super) struct Post(Arc<SingleFlight>);
+
+impl Post {
+    /// Leases the token, and says until when that is to be looked at again. `None`: there is none to be leased.
+    pub(super) fn extend_lease(&self) -> Option<Instant> {
+        self.0.compare_clocks();
+        let _ledger = self.0.lock();
+        self.0.slot.extend_lease(Instant::now())
+    }
+
+    /// Whether the lease was used since this was asked last.
+    pub(super) fn was_used(&self) -> bool {
+        self.0.slot.lease().was_used()
+    }
+
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.0.changed()
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        let mut ledger = self.0.lock();
+        ledger.leave_post();
+        self.0.slot.lease().end();
+    }
 }
 
 /// The duty to end a flight.

@@ -5,10 +5,17 @@ use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    copies,
     freshness::{Freshness, Schedule},
-    suspend::{Lookout, Moment, WallClock},
+    lease::{LEAST_LEEWAY, Lease},
+    suspend::{COMPARED_EVERY, Lookout, Moment, WallClock},
 };
-use crate::{sync::Pointer, telemetry::Attached, token::AccessToken};
+use crate::{
+    sync::{Pointer, unique_number},
+    telemetry::Attached,
+    token::{AccessToken, Scheme},
+};
+use http::HeaderValue;
 
 /// Which token of a [`TokenCache`](crate::TokenCache) this is: the first one fetched is 1, each later one is greater.
 ///
@@ -41,15 +48,34 @@ impl fmt::Display for Generation {
 pub struct CachedToken(Arc<Published>);
 
 /// A token as all who read the slot share it.
-pub(crate) struct Published {
-    pub(crate) token: AccessToken,
-    pub(crate) generation: Generation,
-    /// Counts the requests that it is attached to.
-    pub(crate) attached: Attached,
+pub(super) struct Published {
+    token: AccessToken,
+    pub(super) credentials: Credentials,
+    /// Unlike the generation, another one also where the same token has got older.
+    pub(super) edition: u64,
     schedule: Schedule,
     /// What the schedule was drawn with: once for a token.
     chance: f64,
     lookout: Lookout,
+}
+
+/// What a request needs of a token.
+pub(crate) struct Credentials {
+    /// For its `Authorization` header.
+    pub(crate) value: HeaderValue,
+    pub(crate) scheme: Scheme,
+    pub(crate) generation: Generation,
+    /// Counts the requests that have them.
+    pub(crate) attached: Attached,
+}
+
+impl Credentials {
+    /// With a value that is not shared with these.
+    pub(super) fn copied(&self) -> Option<Self> {
+        let mut value = HeaderValue::from_bytes(self.value.as_bytes()).ok()?;
+        value.set_sensitive(self.value.is_sensitive());
+        Some(Self { value, attached: self.attached.clone(), ..*self })
+    }
 }
 
 impl CachedToken {
@@ -63,15 +89,18 @@ impl CachedToken {
     ) -> Self {
         let schedule = Schedule::of(&token, chance);
         let lookout = Lookout::since(fetched_at);
-        Self(Arc::new(Published { token, generation, attached, schedule, chance, lookout }))
+        let (value, scheme) = (token.header_value().clone(), token.scheme());
+        let credentials = Credentials { value, scheme, generation, attached };
+        let edition = unique_number();
+        Self(Arc::new(Published { token, credentials, edition, schedule, chance, lookout }))
     }
 
     /// The same token by the wall clock, where that says that the machine slept.
     pub(super) fn after_sleep(&self, clock: &WallClock) -> Option<(Duration, Self)> {
         let slept = self.0.lookout.slept(clock)?;
         let older = self.0.token.clone().older_by(slept);
-        let attached = self.0.attached.clone();
-        let older = Self::new(older, self.0.generation, self.0.chance, Moment::now(clock), attached);
+        let attached = self.0.credentials.attached.clone();
+        let older = Self::new(older, self.generation(), self.0.chance, Moment::now(clock), attached);
         Some((slept, older))
     }
 
@@ -83,7 +112,7 @@ impl CachedToken {
     /// What to pass to [`TokenCache::invalidate`](crate::TokenCache::invalidate) when this token was refused.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.0.generation
+        self.0.credentials.generation
     }
 
     /// Whether the token is past its expiry less the margin (see [`AccessToken::MAX_EXPIRY_MARGIN`]) and is not to be
@@ -120,15 +149,19 @@ impl Deref for CachedToken {
 impl fmt::Debug for CachedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedToken")
-            .field("generation", &self.0.generation)
+            .field("generation", &self.generation())
             .field("token", &self.0.token)
             .finish_non_exhaustive()
     }
 }
 
 /// Holds the token that may be sent now. Reading takes no lock; writing is serialized by the single flight.
-#[derive(Default)]
-pub(super) struct Slot(Pointer<Published>);
+pub(super) struct Slot {
+    /// Tells it from others.
+    id: u64,
+    token: Pointer<Published>,
+    lease: Lease,
+}
 
 /// What a reader finds.
 pub(super) enum Glance<T> {
@@ -140,17 +173,59 @@ pub(super) enum Glance<T> {
 }
 
 impl Slot {
-    /// Takes no share of the token.
-    pub(super) fn glance<T>(&self, read: impl FnOnce(&Published) -> T) -> Glance<T> {
-        self.0.read(|published| {
+    pub(super) fn new() -> Self {
+        Self { id: unique_number(), token: Pointer::default(), lease: Lease::default() }
+    }
+
+    /// Without a look at the clock and at what threads share: the copy that this thread has of a token under lease.
+    #[inline]
+    pub(super) fn leased<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
+        let seen = copies::read(self.lease.edition()?, read)?;
+        self.lease.used();
+        Some(seen)
+    }
+
+    /// By the clock. Takes no share of the token.
+    pub(super) fn glance<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Glance<T> {
+        self.token.read(|published| {
             let Some(published) = published else { return Glance::Nothing };
             let now = Instant::now();
             match published.schedule.at(now) {
                 Freshness::Expired => Glance::Nothing,
                 _ if published.lookout.is_due(now) => Glance::ClocksAreDue,
-                freshness => Glance::Token(read(published), freshness),
+                freshness => {
+                    if self.lease.edition() == Some(published.edition) {
+                        self.lease.used();
+                        copies::missed(self.id, published);
+                    }
+                    Glance::Token(read(&published.credentials), freshness)
+                }
             }
         })
+    }
+
+    /// Asked with each read by the clock: whether a lease is missed.
+    pub(super) fn wants_lease(&self) -> bool {
+        self.lease.edition().is_none() && self.lease.is_wanted()
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Leases the token, and says until when that is to be looked at again. `None`: there is none to be leased.
+    pub(super) fn extend_lease(&self, now: Instant) -> Option<Instant> {
+        let lease = self.token.read(|published| {
+            let published = published.filter(|published| published.schedule.at(now) == Freshness::Fresh)?;
+            let (stale_at, leeway) = published.schedule.stale();
+            let until = [stale_at, now.checked_add(COMPARED_EVERY)].into_iter().flatten().min()?;
+            (leeway >= LEAST_LEEWAY).then_some((published.edition, until))
+        });
+        match lease {
+            Some((edition, _)) => self.lease.grant(edition),
+            None => self.lease.end(),
+        }
+        lease.map(|(_, until)| until)
     }
 
     /// The token, unless it has expired.
@@ -160,18 +235,20 @@ impl Slot {
 
     /// Whatever its age: also an expired token is there until it is replaced.
     pub(super) fn get(&self) -> Option<CachedToken> {
-        self.0.load().map(CachedToken)
+        self.token.load().map(CachedToken)
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {
-        self.0.read(|published| published.map(|published| published.generation))
+        self.token.read(|published| published.map(|published| published.credentials.generation))
     }
 
     pub(super) fn publish(&self, token: &CachedToken) {
-        self.0.store(Some(Arc::clone(&token.0)));
+        self.lease.end();
+        self.token.store(Some(Arc::clone(&token.0)));
     }
 
     pub(super) fn clear(&self) {
-        self.0.store(None);
+        self.lease.end();
+        self.token.store(None);
     }
 }

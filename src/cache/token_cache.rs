@@ -14,9 +14,10 @@ use tokio::runtime::Handle;
 
 use super::{
     freshness::Freshness,
+    keeper,
     limit::Limit,
     single_flight::{Entry, SingleFlight, Ticket, panicked},
-    slot::{CachedToken, Generation, Published},
+    slot::{CachedToken, Credentials, Generation},
     status::{Status, StatusChanges},
     suspend::WallClock,
 };
@@ -214,13 +215,21 @@ impl TokenCache {
         self.0.single_flight.are_same(one, other)
     }
 
-    /// Lets `read` see the current token without taking a share of it.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> Option<T> {
-        let (read, freshness) = self.0.single_flight.read(read)?;
-        if freshness == Freshness::Stale {
-            self.renew();
+    /// Lets `read` see the current token, once, without taking a share of it.
+    #[inline]
+    pub(crate) fn read<T>(&self, mut read: impl FnMut(&Credentials) -> T) -> Option<T> {
+        self.0.single_flight.read_leased(&mut read).or_else(|| self.read_by_the_clock(&mut read))
+    }
+
+    fn read_by_the_clock<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
+        let single_flight = &self.0.single_flight;
+        let (seen, freshness) = single_flight.read(read)?;
+        match freshness {
+            Freshness::Stale => self.renew(),
+            Freshness::Fresh if single_flight.wants_keeper() => keeper::begin(single_flight),
+            Freshness::Fresh | Freshness::Expired => {}
         }
-        Some(read)
+        Some(seen)
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {

@@ -1,13 +1,10 @@
 use std::sync::Arc;
 
-use http::{
-    HeaderMap, Response,
-    header::{AUTHORIZATION, Entry},
-};
+use http::{HeaderMap, Response, header::AUTHORIZATION};
 
 use super::{Breaker, Consequence, Origins, Refusal, Verdict};
 use crate::{
-    cache::{Generation, Published, TokenCache},
+    cache::{Generation, TokenCache},
     telemetry::{Happening, Without},
     token::Scheme,
 };
@@ -38,14 +35,21 @@ pub(crate) enum Presented {
 
 impl Policy {
     /// Puts the current token on.
+    #[inline]
     pub(crate) fn present(&self, headers: &mut HeaderMap) -> Presented {
-        let Ok(Entry::Vacant(place)) = headers.try_entry(AUTHORIZATION) else { return Presented::Declined };
-        let shown = self.tokens.read(|Published { token, generation, attached, .. }| {
-            place.insert(token.header_value().clone());
-            attached.count();
-            Shown { generation: *generation, scheme: token.scheme() }
+        if has_authorization(headers) {
+            return Presented::Declined;
+        }
+        let shown = self.tokens.read(|credentials| {
+            headers.try_insert(AUTHORIZATION, credentials.value.clone()).ok()?;
+            credentials.attached.count();
+            Some(Shown { generation: credentials.generation, scheme: credentials.scheme })
         });
-        shown.map_or(Presented::NoToken, Presented::Token)
+        match shown {
+            Some(Some(shown)) => Presented::Token(shown),
+            Some(None) => Presented::Declined,
+            None => Presented::NoToken,
+        }
     }
 
     pub(crate) fn tell_without(&self, reason: Without) {
@@ -80,4 +84,10 @@ impl Policy {
         }
         let _ = (response, refusal);
     }
+}
+
+/// For the few headers that requests have, this is faster than to look it up.
+#[inline]
+fn has_authorization(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == AUTHORIZATION)
 }

@@ -98,9 +98,8 @@ mod tests {
     }
 
     fn fields(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue, bool)> {
-        let field = |(name, value): (&HeaderName, &HeaderValue)| {
-            (name.clone(), value.clone(), value.is_sensitive())
-        };
+        let field =
+            |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone(), value.is_sensitive());
         headers.iter().map(field).collect()
     }
 
@@ -134,9 +133,8 @@ mod tests {
     }
 
     fn value() -> impl Strategy<Value = HeaderValue> {
-        let byte = any::<u8>().prop_filter("no header value has it", |byte| {
-            *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)
-        });
+        let byte = any::<u8>()
+            .prop_filter("no header value has it", |byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
         (prop::collection::vec(byte, 0..300), any::<bool>()).prop_map(|(bytes, is_sensitive)| {
             let mut value = HeaderValue::from_bytes(&bytes).unwrap();
             value.set_sensitive(is_sensitive);
