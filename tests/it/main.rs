@@ -27,6 +27,7 @@ mod runtimes;
 mod secrets;
 mod simulation;
 mod single_flight;
+mod size;
 mod stacks;
 mod status;
 mod support;
