@@ -38,12 +38,14 @@ library_benchmark_group!(name = cache, benchmarks = cache_one);
 main!(
     config = LibraryBenchmarkConfig::default()
         .tool(Callgrind::with_args(["--cache-sim=no", "--separate-threads=no"]))
-        .env("GLIBC_TUNABLES", ALL_FROM_THE_THREAD),
+        .env("GLIBC_TUNABLES", NOTHING_BY_CHANCE),
     library_benchmark_groups = [attach, keep, pass, recover, cache]
 );
 
-/// A thread keeps all that it frees, so that no count depends on what another thread has left of the heap.
-const ALL_FROM_THE_THREAD: &str = "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536";
+/// A thread keeps all that it frees, so that no count depends on what another thread has left of the heap; and memory is
+/// copied as any processor can, so that no count depends on which one it is.
+const NOTHING_BY_CHANCE: &str = "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536:\
+    glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM";
 
 // The header alone.
 #[library_benchmark]
