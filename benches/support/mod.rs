@@ -1,6 +1,13 @@
 //! The request, the services and the layers that all benches share.
 
 #![allow(dead_code)] // not every bench uses all of it
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
+
+pub(crate) mod figures;
+pub(crate) mod peers;
+pub(crate) mod ratios;
+pub(crate) mod requests;
+pub(crate) mod turns;
 
 use std::{
     convert::Infallible,
@@ -75,7 +82,7 @@ pub(crate) fn oauth() -> OAuthLayer {
 }
 
 /// Takes the request and answers.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Inner;
 
 impl Service<Request<Body>> for Inner {
