@@ -74,11 +74,15 @@ pub(crate) fn static_header() -> AddAuthorizationLayer {
 
 /// A layer whose cache holds a token.
 pub(crate) fn oauth() -> OAuthLayer {
+    oauth_for("https://api.example.com")
+}
+
+pub(crate) fn oauth_for(origin: &str) -> OAuthLayer {
     let cache = TokenCache::new(|| async {
         Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
     });
     RUNTIME.block_on(cache.token()).unwrap();
-    OAuthLayer::new(cache, Origins::new(["https://api.example.com"]).unwrap())
+    OAuthLayer::new(cache, Origins::new([origin]).unwrap())
 }
 
 /// Takes the request and answers.
