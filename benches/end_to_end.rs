@@ -4,6 +4,7 @@
 //! by little, they take turns of some milliseconds, and the ratio is the median of those of neighbouring turns.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 

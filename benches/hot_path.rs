@@ -13,6 +13,7 @@
 //! and would drown in what changes between two cases that are measured minutes apart.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 
@@ -73,7 +74,7 @@ fn keep(criterion: &mut Criterion) {
 /// shared service, and clones it again for each request.
 fn contended(criterion: &mut Criterion) {
     let threads = thread::available_parallelism().unwrap().get();
-    let mut cases = shared(threads, |id| id.to_owned());
+    let mut cases = shared(threads, str::to_owned);
     cases.push(all_at_once("bare_clone_per_request", threads, || ClonePerRequest(Inner)));
     by_turns(criterion.benchmark_group("contended"), "contended", BATCH * BATCHES, cases);
 }

@@ -7,6 +7,7 @@
 //! its answer, with the clock read twice, which `bare` has, too.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 

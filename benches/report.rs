@@ -3,6 +3,7 @@
 //! `cargo bench && cargo bench --bench report`
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 
@@ -59,7 +60,8 @@ fn cost_threads(figures: &Figures) -> Option<String> {
         Some(cost - figures.get(&format!("threads/bare/{threads}"))?)
     };
     let costs = |case| THREADS.iter().map(|threads| above_bare(case, threads)).collect::<Option<Vec<f64>>>();
-    let lines: Vec<_> = LINES.iter().map(|(case, label)| Some((*label, costs(case)?))).collect::<Option<_>>()?;
+    let lines: Vec<_> =
+        LINES.iter().map(|(case, label)| Some((*label, costs(case)?))).collect::<Option<_>>()?;
     Some(drawn((860, 460), |area| draw_threads(area, &lines)))
 }
 
@@ -81,15 +83,19 @@ fn draw_threads(area: &Area<'_>, lines: &[(&str, Vec<f64>)]) {
         .label_style((FONT, 14))
         .x_desc("threads")
         .y_desc("nanoseconds for each request")
-        .x_label_formatter(&|threads| format!("{threads:.0}"))
+        .x_label_formatter(&f64::to_string)
+        .y_label_formatter(&f64::to_string)
         .draw()
         .unwrap();
     for (line, (label, costs)) in lines.iter().enumerate() {
-        let points: Vec<_> = THREADS.iter().map(|threads| f64::from(*threads)).zip(costs.iter().copied()).collect();
+        let points: Vec<_> =
+            THREADS.iter().map(|threads| f64::from(*threads)).zip(costs.iter().copied()).collect();
         chart.draw_series(LineSeries::new(points.clone(), COLORS[line].stroke_width(2))).unwrap();
         chart.draw_series(points.into_iter().map(|point| EmptyElement::at(point) + marker(line))).unwrap();
         let at = (16, 70 + 26 * i32::try_from(line).unwrap());
-        legend.draw(&PathElement::new([(at.0 - 14, at.1), (at.0 + 14, at.1)], COLORS[line].stroke_width(2))).unwrap();
+        legend
+            .draw(&PathElement::new([(at.0 - 14, at.1), (at.0 + 14, at.1)], COLORS[line].stroke_width(2)))
+            .unwrap();
         legend.draw(&(EmptyElement::at(at) + marker(line))).unwrap();
         legend.draw(&Text::new((*label).to_owned(), (at.0 + 22, at.1 - 7), (FONT, 14))).unwrap();
     }
@@ -105,7 +111,93 @@ fn cost_refresh(figures: &Figures) -> Option<String> {
         ("mutex_over_refresh", "tokio Mutex"),
     ];
     let latency = |case: &str, quantile: &&str| figures.get(&format!("refresh/{case} {quantile}")).copied();
-    let latencies = |case| QUANTILES.iter().map(|quantile| latency(case, quantile)).collect::<Option<Vec<f64>>>();
-    let rows: Vec<_> = ROWS.iter().map(|(case, label)| Some((*label, latencies(case)?))).collect::<Option<_>>()?;
+    let latencies =
+        |case| QUANTILES.iter().map(|quantile| latency(case, quantile)).collect::<Option<Vec<f64>>>();
+    let rows: Vec<_> =
+        ROWS.iter().map(|(case, label)| Some((*label, latencies(case)?))).collect::<Option<_>>()?;
     Some(drawn((860, 400), |area| draw_refresh(area, &rows)))
+}
+
+/// Each row is a case: from its median to the slowest of a thousand requests.
+fn draw_refresh(area: &Area<'_>, rows: &[(&str, Vec<f64>)]) {
+    let micros = |nanoseconds: f64| nanoseconds / 1000.0;
+    let most =
+        rows.iter().flat_map(|(_, latencies)| latencies).fold(0.0, |most: f64, latency| most.max(*latency));
+    let (legend, plot) = area
+        .titled("Latency of requests while the token is replaced", (FONT, 18))
+        .unwrap()
+        .split_vertically(34);
+    let rows_from_below = 0.0..rows.len() as f64;
+    let mut chart = ChartBuilder::on(&plot)
+        .margin(12)
+        .margin_left(180)
+        .x_label_area_size(44)
+        .build_cartesian_2d((0.1..micros(most) * 1.5).log_scale(), rows_from_below)
+        .unwrap();
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(0)
+        .light_line_style(BLACK.mix(0.05))
+        .bold_line_style(BLACK.mix(0.2))
+        .label_style((FONT, 14))
+        .x_label_formatter(&f64::to_string)
+        .x_desc("microseconds for a request, on a logarithmic scale")
+        .draw()
+        .unwrap();
+    for (row, (label, latencies)) in rows.iter().enumerate() {
+        let height = (rows.len() - row) as f64 - 0.5;
+        let points: Vec<_> = latencies.iter().map(|latency| (micros(*latency), height)).collect();
+        chart.draw_series(LineSeries::new(points.clone(), BLACK.mix(0.4).stroke_width(2))).unwrap();
+        let markers = points.into_iter().enumerate();
+        chart.draw_series(markers.map(|(quantile, at)| EmptyElement::at(at) + marker(quantile))).unwrap();
+        let (left, top) = chart.backend_coord(&(0.1, height));
+        area.draw(&Text::new((*label).to_owned(), (left - 12, top), right_of_center())).unwrap();
+    }
+    for (quantile, label) in QUANTILES.iter().enumerate() {
+        let at = (200 + 110 * i32::try_from(quantile).unwrap(), 20);
+        legend.draw(&(EmptyElement::at(at) + marker(quantile))).unwrap();
+        legend.draw(&Text::new((*label).to_owned(), (at.0 + 14, at.1 - 7), (FONT, 14))).unwrap();
+    }
+}
+
+fn right_of_center() -> TextStyle<'static> {
+    use plotters::style::text_anchor::{HPos, Pos, VPos};
+    TextStyle::from((FONT, 14)).pos(Pos::new(HPos::Right, VPos::Center))
+}
+
+fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>)) -> String {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    area.fill(&WHITE).unwrap();
+    draw(&area);
+    area.present().unwrap();
+    drop(area);
+    svg
+}
+
+/// Each number has a shape and a color of its own.
+fn marker(number: usize) -> Polygon<(i32, i32)> {
+    let shapes: [&[(i32, i32)]; 6] = [
+        &[(-2, -5), (2, -5), (5, -2), (5, 2), (2, 5), (-2, 5), (-5, 2), (-5, -2)],
+        &[(0, -6), (6, 5), (-6, 5)],
+        &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+        &[(0, -6), (6, 0), (0, 6), (-6, 0)],
+        &[(0, 6), (6, -5), (-6, -5)],
+        &[
+            (-6, -2),
+            (-2, -2),
+            (-2, -6),
+            (2, -6),
+            (2, -2),
+            (6, -2),
+            (6, 2),
+            (2, 2),
+            (2, 6),
+            (-2, 6),
+            (-2, 2),
+            (-6, 2),
+        ],
+    ];
+    Polygon::new(shapes[number], COLORS[number].filled())
 }

@@ -4,6 +4,7 @@
 //! all tasks have been seen waiting. Both run on the same runtime, by turns.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 

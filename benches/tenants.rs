@@ -5,6 +5,7 @@
 //! requests are made after that, and are measured by themselves.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 

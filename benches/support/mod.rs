@@ -1,7 +1,6 @@
 //! The request, the services and the layers that all benches share.
 
 #![allow(dead_code)] // not every bench uses all of it
-#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 pub(crate) mod figures;
 pub(crate) mod peers;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     mem,
     pin::Pin,
     sync::{Arc, RwLock},
@@ -119,8 +120,8 @@ async fn current_or_fetched(token: &Mutex<Option<(HeaderValue, Instant)>>) -> He
 }
 
 /// As long as it takes the source of the layer's token.
-async fn fetch() -> HeaderValue {
-    header()
+fn fetch() -> Ready<HeaderValue> {
+    ready(header())
 }
 
 /// A value of its own, as of a new token.

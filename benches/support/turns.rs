@@ -61,7 +61,7 @@ pub(crate) fn by_turns(
 
 /// How long an iteration of the measured one took.
 fn turn_of_all(cases: &mut [Case<'_>], measured: usize) -> f64 {
-    if cases[0].taken.len() % 2 == 0 {
+    if cases[0].taken.len().is_multiple_of(2) {
         cases.iter_mut().for_each(Case::take_turn);
     } else {
         cases.iter_mut().rev().for_each(Case::take_turn);
