@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 pub(crate) type Figures = BTreeMap<String, f64>;
 
-/// Adds to what is known of `name`.
+/// Adds to what is known of `name`. A smoke test finds nothing that is worth it.
 pub(crate) fn keep(name: &str, figures: Figures) {
-    if figures.is_empty() {
+    if figures.is_empty() || is_smoke_test() {
         return;
     }
     let mut known = of_file(&home().join(name).with_extension("json"));
