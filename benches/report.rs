@@ -1,4 +1,4 @@
-//! What the other benches have found: the table of all targets, printed, and the plots of `src/docs`, drawn.
+//! What the other benches have found: the tables, in Markdown, and the plots of `src/docs`.
 //!
 //! `cargo bench && cargo bench --bench report`
 
@@ -17,7 +17,7 @@ use support::{
 
 fn main() {
     let figures = figures::all();
-    print!("{}", table(&figures));
+    println!("{}\n{}", table(&figures), table_of_latencies(&figures));
     for (plot, draw) in [("cost_threads", cost_threads as Draw), ("cost_refresh", cost_refresh)] {
         let path = format!("src/docs/{plot}.svg");
         match draw(&figures) {
@@ -102,6 +102,12 @@ fn draw_threads(area: &Area<'_>, lines: &[(&str, Vec<f64>)]) {
 }
 
 fn cost_refresh(figures: &Figures) -> Option<String> {
+    let rows = latencies(figures)?;
+    Some(drawn((860, 400), |area| draw_refresh(area, &rows)))
+}
+
+/// In nanoseconds, for each of the `QUANTILES`.
+fn latencies(figures: &Figures) -> Option<Vec<(&'static str, Vec<f64>)>> {
     const ROWS: [(&str, &str); 6] = [
         ("bare", "no token"),
         ("oauth_renewal", "tower-oauth, renewed"),
@@ -111,11 +117,18 @@ fn cost_refresh(figures: &Figures) -> Option<String> {
         ("mutex_over_refresh", "tokio Mutex"),
     ];
     let latency = |case: &str, quantile: &&str| figures.get(&format!("refresh/{case} {quantile}")).copied();
-    let latencies =
-        |case| QUANTILES.iter().map(|quantile| latency(case, quantile)).collect::<Option<Vec<f64>>>();
-    let rows: Vec<_> =
-        ROWS.iter().map(|(case, label)| Some((*label, latencies(case)?))).collect::<Option<_>>()?;
-    Some(drawn((860, 400), |area| draw_refresh(area, &rows)))
+    let of_case = |case| QUANTILES.iter().map(|quantile| latency(case, quantile)).collect::<Option<_>>();
+    ROWS.iter().map(|(case, label)| Some((*label, of_case(case)?))).collect()
+}
+
+fn table_of_latencies(figures: &Figures) -> String {
+    let head =
+        format!("| while the token is replaced | {} |\n| --- | --- | --- | --- |\n", QUANTILES.join(" | "));
+    let rows = latencies(figures).unwrap_or_default().into_iter().map(|(label, latencies)| {
+        let latencies = latencies.iter().map(|latency| format!("{:.2} µs", latency / 1000.0));
+        format!("| {label} | {} |\n", latencies.collect::<Vec<_>>().join(" | "))
+    });
+    [head].into_iter().chain(rows).collect()
 }
 
 /// Each row is a case: from its median to the slowest of a thousand requests.
