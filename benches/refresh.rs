@@ -42,7 +42,10 @@ const LIFETIME: Duration = Duration::from_millis(20);
 const BATCH: u64 = 100;
 /// Enough to see some ten new tokens.
 const BATCHES: u64 = 100;
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+/// About one request of a thousand meets a new token, and in every case some lose their core to the task that brings it: both
+/// show beyond the 99.9th percentile only.
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
 fn main() {
     let criterion = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1));

@@ -35,7 +35,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const FONT: &str = "sans-serif";
 const THREADS: [u32; 4] = [1, 2, 4, 8];
-const QUANTILES: [&str; 3] = ["p50", "p99", "p99.9"];
+const QUANTILES: [&str; 4] = ["p50", "p99", "p99.9", "p99.99"];
 /// Told apart by those who do not see all colors, too (Okabe and Ito).
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -122,8 +122,10 @@ fn latencies(figures: &Figures) -> Option<Vec<(&'static str, Vec<f64>)>> {
 }
 
 fn table_of_latencies(figures: &Figures) -> String {
-    let head =
-        format!("| while the token is replaced | {} |\n| --- | --- | --- | --- |\n", QUANTILES.join(" | "));
+    let head = format!(
+        "| while the token is replaced | {} |\n| --- | --- | --- | --- | --- |\n",
+        QUANTILES.join(" | ")
+    );
     let rows = latencies(figures).unwrap_or_default().into_iter().map(|(label, latencies)| {
         let latencies = latencies.iter().map(|latency| format!("{:.2} µs", latency / 1000.0));
         format!("| {label} | {} |\n", latencies.collect::<Vec<_>>().join(" | "))
@@ -131,7 +133,7 @@ fn table_of_latencies(figures: &Figures) -> String {
     [head].into_iter().chain(rows).collect()
 }
 
-/// Each row is a case: from its median to the slowest of a thousand requests.
+/// Each row is a case: from its median to the slowest of ten thousand requests.
 fn draw_refresh(area: &Area<'_>, rows: &[(&str, Vec<f64>)]) {
     let micros = |nanoseconds: f64| nanoseconds / 1000.0;
     let most =
