@@ -26,7 +26,8 @@ use tower::{Layer, Service, ServiceBuilder};
 use tower_oauth::{AccessToken, CachedToken, OAuth, OAuthLayer, Origins, TokenCache, replay::Never};
 
 use support::{
-    Body, Inner, RUNTIME, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, request, static_header, token,
+    Body, Inner, RUNTIME, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, request, requests::warm_up,
+    settle, static_header, token,
 };
 
 library_benchmark_group!(name = attach, benchmarks = [attach_kept, attach_cloned]);
@@ -112,21 +113,8 @@ fn warm<S: Service<Request<Body>>>(mut service: S, request: fn() -> Request<Body
         request.headers_mut().reserve(1);
         request
     };
-    // The first requests have the clock watched for those that follow.
-    let _in_runtime = RUNTIME.enter();
-    for _ in 0..2 {
-        settle();
-        for _ in 0..ROUNDS {
-            call(&mut service, roomy());
-        }
-    }
-    settle();
+    warm_up(&mut service, roomy);
     Warm { service, request: roomy() }
-}
-
-/// The runtime has ended what it was at.
-fn settle() {
-    RUNTIME.block_on(RUNTIME.spawn(async {})).unwrap();
 }
 
 fn send<S: Service<Request<Body>>>(warm: Warm<S>) -> S {

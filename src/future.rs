@@ -239,7 +239,7 @@ where
                 self.set(next);
                 self.poll_on(cx)
             }
-            ControlFlow::Break(result) => return Poll::Ready(result),
+            ControlFlow::Break(result) => Poll::Ready(result),
         }
     }
 
@@ -414,7 +414,7 @@ where
                 Some(retry) => Turn::Retry(retry),
                 None => Turn::First(kept.map(|kept| Again::new(kept, service, replay))),
             };
-            State::Calling { future, attempt: Some(Attempt { policy: policy, origin, shown, turn }) }
+            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, turn }) }
         }
         Presented::NoToken => {
             let draft = Draft::First(unsent);

@@ -44,6 +44,11 @@ pub(crate) fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<
     }
 }
 
+/// The runtime has ended what it was at.
+pub(crate) fn settle() {
+    RUNTIME.block_on(RUNTIME.spawn(async {})).unwrap();
+}
+
 pub(crate) fn request() -> Request<Body> {
     Request::post("https://api.example.com/v1/orders?limit=10")
         .header("accept", "application/json")

@@ -12,7 +12,7 @@ use http::Request;
 use tower::Service;
 
 use super::{
-    Body, RUNTIME, request,
+    Body, RUNTIME, request, settle,
     turns::{Case, median},
 };
 
@@ -27,6 +27,7 @@ where
     S: Service<Request<Body>> + 'a,
 {
     let waker = waker();
+    warm_up(&mut service, request);
     Case::new(id, move || timed(&mut service, batch(), &waker))
 }
 
@@ -42,6 +43,7 @@ where
             let (mut service, start) = (service(), &start);
             move || {
                 let waker = waker();
+                warm_up(&mut service, request);
                 let batches: Vec<_> = (0..BATCHES).map(|_| batch()).collect();
                 start.wait();
                 batches.into_iter().map(|batch| timed(&mut service, batch, &waker)).collect::<Vec<_>>()
@@ -51,7 +53,7 @@ where
     })
 }
 
-/// What each thread gives. They are threads of the runtime's program: who looks for the runtime finds it.
+/// What each thread gives. Who looks for the runtime there finds it.
 pub(crate) fn on_threads<T, F>(threads: usize, work: impl Fn() -> F) -> Vec<T>
 where
     T: Send,
@@ -68,6 +70,19 @@ where
         let running: Vec<_> = (0..threads).map(spawn).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+/// As after the first moments of a program: the token is under lease, and this thread has its copy.
+pub(crate) fn warm_up<S: Service<Request<Body>>>(service: &mut S, request: impl Fn() -> Request<Body>) {
+    let _in_runtime = RUNTIME.enter();
+    let waker = waker();
+    for _ in 0..2 {
+        settle();
+        for _ in 0..32 {
+            send(service, request(), &waker);
+        }
+    }
+    settle();
 }
 
 fn batch() -> Vec<Request<Body>> {

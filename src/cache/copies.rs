@@ -13,7 +13,7 @@ const MOST: usize = 8;
 
 #[derive(Default)]
 struct Copies {
-    copies: Vec<Copy>,
+    held: Vec<Copy>,
     /// The edition that was asked for last and not there.
     missed: u64,
     /// Which copy makes room next.
@@ -27,7 +27,7 @@ struct Copy {
 }
 
 thread_local! {
-    static COPIES: RefCell<Copies> = const { RefCell::new(Copies { copies: Vec::new(), missed: 0, oldest: 0 }) };
+    static COPIES: RefCell<Copies> = const { RefCell::new(Copies { held: Vec::new(), missed: 0, oldest: 0 }) };
 }
 
 /// Lets `read` see the thread's copy of an edition.
@@ -35,7 +35,7 @@ thread_local! {
 pub(super) fn read<T>(edition: u64, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
     let found = COPIES.try_with(|copies| {
         let copies = copies.try_borrow().ok()?;
-        let copy = copies.copies.iter().find(|copy| copy.edition == edition)?;
+        let copy = copies.held.iter().find(|copy| copy.edition == edition)?;
         Some(read(&copy.credentials))
     });
     found.ok().flatten()
@@ -62,10 +62,10 @@ pub(super) fn missed(cache: u64, published: &Published) {
 
 impl Copies {
     fn put(&mut self, copy: Copy) -> Option<Copy> {
-        let place = match self.copies.iter().position(|other| other.cache == copy.cache) {
+        let place = match self.held.iter().position(|other| other.cache == copy.cache) {
             Some(outdated) => outdated,
-            None if self.copies.len() < MOST => {
-                self.copies.push(copy);
+            None if self.held.len() < MOST => {
+                self.held.push(copy);
                 return None;
             }
             None => {
@@ -73,6 +73,6 @@ impl Copies {
                 self.oldest
             }
         };
-        Some(std::mem::replace(&mut self.copies[place], copy))
+        Some(std::mem::replace(&mut self.held[place], copy))
     }
 }
