@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
@@ -26,9 +26,9 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{Consequence, OriginId, Policy, Presented, Refusal, Shown},
+    presentation::{Answers, Consequence, OriginId, Policy, Presented, Refusal, Shown},
     replay::{KeptRequest, Replay},
-    telemetry::{Happening, Without},
+    telemetry::Without,
 };
 
 use drain::Drain;
@@ -81,7 +81,7 @@ pin_project! {
 
 /// What has to be known of a request that is under way with a token. One without it passes through.
 struct Attempt<S, R, K> {
-    policy: Arc<Policy>,
+    answers: Arc<Answers>,
     origin: OriginId,
     shown: Shown,
     turn: Turn<S, R, K>,
@@ -106,12 +106,13 @@ struct Retry {
 pub(crate) struct Again<S, R, K> {
     kept: KeptRequest<K>,
     service: S,
+    policy: Arc<Policy>,
     replay: R,
 }
 
 impl<S, R, K> Again<S, R, K> {
-    pub(crate) fn new(kept: KeptRequest<K>, service: S, replay: R) -> Box<Self> {
-        Box::new(Self { kept, service, replay })
+    pub(crate) fn new(kept: KeptRequest<K>, service: S, policy: Arc<Policy>, replay: R) -> Box<Self> {
+        Box::new(Self { kept, service, policy, replay })
     }
 }
 
@@ -158,12 +159,12 @@ where
 
     pub(crate) fn calling(
         future: S::Future,
-        policy: Arc<Policy>,
+        answers: Arc<Answers>,
         origin: OriginId,
         shown: Shown,
         again: Option<Box<Again<S, R, R::Kept>>>,
     ) -> Self {
-        let attempt = Attempt { policy, origin, shown, turn: Turn::First(again) };
+        let attempt = Attempt { answers, origin, shown, turn: Turn::First(again) };
         Self { state: State::Calling { future, attempt: Some(attempt) } }
     }
 
@@ -209,7 +210,11 @@ where
                 // What was kept goes at once, also where this future is kept for longer than its answer.
                 Ok(response) => match attempt.take() {
                     Some(attempt) if attempt.is_news(&response) => state.learn(response, attempt, cx),
-                    _ => Poll::Ready(Ok(response)),
+                    Some(attempt) => {
+                        attempt.answers.give_back();
+                        Poll::Ready(Ok(response))
+                    }
+                    None => Poll::Ready(Ok(response)),
                 },
                 Err(error) => Poll::Ready(Err(error.into())),
             }
@@ -289,11 +294,10 @@ type Step<S, R, B> =
     ControlFlow<Result<<S as Service<Request<<R as Replay<B>>::Body>>>::Response, BoxError>, State<S, R, B>>;
 
 impl<S, R, K> Attempt<S, R, K> {
-    /// Whether there is anything to learn or to do: the plain answer to a first attempt is none.
+    /// Whether there is anything to learn or to do: from the plain answer to a first attempt there is not.
+    #[inline]
     fn is_news<B>(&self, response: &Response<B>) -> bool {
-        matches!(self.turn, Turn::Retry(_))
-            || self.policy.watches_ends()
-            || self.policy.is_refusal(self.shown, response)
+        matches!(self.turn, Turn::Retry(_)) || self.answers.is_news(self.shown, response)
     }
 }
 
@@ -306,54 +310,34 @@ where
     R: Replay<B>,
     ResBody: 'static,
 {
-    let Attempt { policy, origin, shown, turn } = attempt;
+    let Attempt { answers, origin, shown, turn } = attempt;
     let refusal = Refusal { generation: shown.generation, origin, status: response.status() };
-    let is_refusal = policy.is_refusal(shown, &response);
+    let is_refusal = answers.is_refusal(shown, &response);
     if !is_refusal {
-        policy.watch_end(&mut response, refusal);
+        answers.watch_end(&mut response, refusal);
     }
     let again = match turn {
         Turn::Retry(retry) => {
-            after_retry(&policy, retry, refusal, is_refusal);
+            answers.learn_from_retry(refusal, is_refusal, retry.is_cause);
             return ControlFlow::Break(Ok(response));
         }
         Turn::First(_) if !is_refusal => return ControlFlow::Break(Ok(response)),
         Turn::First(again) => again,
     };
-    let is_cause = match policy.heed(refusal) {
+    let is_cause = match answers.heed(refusal) {
         Consequence::OutOfUse => true,
         Consequence::Late => false,
         Consequence::NoHelp => return ControlFlow::Break(Ok(response)),
     };
     match again {
         Some(again) if again.replay.can_replay(again.kept.body()) => {
-            let Again { kept, service, replay } = *again;
+            let Again { kept, service, policy, replay } = *again;
             let retry = Retry { refused: refusal.generation, is_cause };
             let draft = Draft::Again { retry, response, kept };
             ControlFlow::Continue(State::obtaining(Waiting { service, policy, replay, origin, draft }))
         }
         _ => ControlFlow::Break(Ok(response)),
     }
-}
-
-/// What is to be learnt from the answer to a retry.
-fn after_retry(policy: &Policy, retry: Retry, answer: Refusal, is_refusal: bool) {
-    let generation = answer.generation.get();
-    let tell = |happening| policy.tokens.telemetry().tell(happening);
-    if is_refusal {
-        answer.tell(&policy.tokens);
-        tell(Happening::Futile { generation });
-    } else if !is_no_answer(answer.status) {
-        tell(Happening::Recovered { generation });
-        if retry.is_cause {
-            policy.breaker.helped(answer.origin);
-        }
-    }
-}
-
-/// A server in trouble has not looked at the token.
-fn is_no_answer(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 fn after_token<S, R, B, ResBody>(
@@ -410,11 +394,12 @@ where
                 return ControlFlow::Break(Err(refused_again().into()));
             }
             let future = service.call(request);
+            let answers = policy.answers.share();
             let turn = match retry {
                 Some(retry) => Turn::Retry(retry),
-                None => Turn::First(kept.map(|kept| Again::new(kept, service, replay))),
+                None => Turn::First(kept.map(|kept| Again::new(kept, service, policy, replay))),
             };
-            State::Calling { future, attempt: Some(Attempt { policy, origin, shown, turn }) }
+            State::Calling { future, attempt: Some(Attempt { answers, origin, shown, turn }) }
         }
         Presented::NoToken => {
             let draft = Draft::First(unsent);

@@ -4,7 +4,7 @@ use tower::Layer;
 
 use crate::{
     cache::TokenCache,
-    presentation::{Breaker, Origins, Policy, Verdict},
+    presentation::{Answers, Breaker, Origins, Policy, Verdict},
     replay::CloneBody,
     service::OAuth,
 };
@@ -118,8 +118,11 @@ impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
         let policy = Policy {
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
-            verdict: self.verdict.clone(),
-            breaker: Arc::clone(&self.breaker),
+            answers: Arc::new(Answers::new(
+                self.tokens.in_use(),
+                self.verdict.clone(),
+                Arc::clone(&self.breaker),
+            )),
         };
         OAuth::new(inner, Arc::new(policy), self.replay.clone())
     }

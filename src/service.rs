@@ -92,9 +92,11 @@ where
         let (mut request, kept) = keep(&self.replay, request);
         match self.policy.present(request.headers_mut()) {
             Presented::Token(shown) => {
-                let again = kept.map(|kept| Again::new(kept, self.inner.clone(), self.replay.clone()));
-                let policy = Arc::clone(&self.policy);
-                ResponseFuture::calling(self.inner.call(request), policy, origin, shown, again)
+                let again = kept.map(|kept| {
+                    Again::new(kept, self.inner.clone(), Arc::clone(&self.policy), self.replay.clone())
+                });
+                let answers = self.policy.answers.share();
+                ResponseFuture::calling(self.inner.call(request), answers, origin, shown, again)
             }
             Presented::NoToken => {
                 // The instance that was polled ready is the one to call, so that the clone stays here.

@@ -33,5 +33,5 @@ mod token_cache;
 
 pub use slot::{CachedToken, Generation};
 pub use status::{RefreshState, Status, StatusChanges, TokenState};
-pub(crate) use token_cache::PendingToken;
+pub(crate) use token_cache::{PendingToken, TokensInUse};
 pub use token_cache::{TokenCache, TokenCacheBuilder};

@@ -205,9 +205,8 @@ impl TokenCache {
         self.0.single_flight.close();
     }
 
-    /// Whether `generation` is the token to use now.
-    pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.current().is_some_and(|token| token.generation() == generation)
+    pub(crate) fn in_use(&self) -> TokensInUse {
+        TokensInUse(Arc::clone(&self.0.single_flight))
     }
 
     /// Whether a source gave the very token of one generation again as the other.
@@ -265,6 +264,25 @@ impl TokenCache {
                 "a token has to be fetched, and there is no tokio runtime to fetch it on",
             ))),
         }
+    }
+}
+
+/// The tokens of a cache, for those who may take one out of use. It does not keep the cache open.
+pub(crate) struct TokensInUse(Arc<SingleFlight>);
+
+impl TokensInUse {
+    /// Whether `generation` is the token to use now.
+    pub(crate) fn is_current(&self, generation: Generation) -> bool {
+        self.0.current().is_some_and(|token| token.generation() == generation)
+    }
+
+    /// See [`TokenCache::invalidate`].
+    pub(crate) fn invalidate(&self, refused: Generation) -> bool {
+        self.0.invalidate(refused)
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        self.0.telemetry()
     }
 }
 

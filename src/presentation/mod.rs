@@ -8,8 +8,10 @@
 //! | `verdict` | whether a response refuses it |
 //! | `grpc` | whether the end of a stream does |
 //! | `refusal` | what a refusal comes to |
-//! | `policy` | all of it, with the cache and the replay of a service |
+//! | `answers` | what is learnt from answers |
+//! | `policy` | what the requests of a service have in common |
 
+mod answers;
 mod breaker;
 mod challenge;
 #[cfg(feature = "tonic")]
@@ -19,6 +21,7 @@ mod policy;
 mod refusal;
 mod verdict;
 
+pub(crate) use answers::Answers;
 pub(crate) use breaker::Breaker;
 pub(crate) use origins::OriginId;
 pub use origins::Origins;

@@ -68,7 +68,17 @@ impl Origins {
     }
 
     /// The origin by which a request to `uri` may have the token.
+    #[inline]
     pub(crate) fn find(&self, uri: &Uri) -> Option<OriginId> {
+        match (self.0.first(), uri.scheme(), uri.authority()) {
+            (Some(first), Some(scheme), Some(authority)) if first.is_written(scheme, authority) => {
+                Some(OriginId(1))
+            }
+            _ => self.find_among_all(uri),
+        }
+    }
+
+    fn find_among_all(&self, uri: &Uri) -> Option<OriginId> {
         match (uri.scheme(), uri.authority()) {
             // "//host/path" is a reference to another host for whoever resolves it (RFC 3986 §4.2).
             (_, None) => (!uri.path().starts_with("//")).then_some(OriginId(0)),
@@ -107,8 +117,13 @@ impl Origin {
     }
 
     fn is(&self, scheme: &Scheme, authority: &Authority) -> bool {
-        self.scheme == *scheme
-            && (self.authority.as_str() == authority.as_str() || self.is_server(scheme, authority))
+        self.is_written(scheme, authority) || (self.scheme == *scheme && self.is_server(scheme, authority))
+    }
+
+    /// As requests to it are mostly written.
+    #[inline]
+    fn is_written(&self, scheme: &Scheme, authority: &Authority) -> bool {
+        self.authority.as_str() == authority.as_str() && self.scheme == *scheme
     }
 
     /// Whether another way of writing it names the same server.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, header::AUTHORIZATION};
+use http::{HeaderMap, header::AUTHORIZATION};
 
-use super::{Breaker, Consequence, Origins, Refusal, Verdict};
+use super::{Answers, Origins};
 use crate::{
     cache::{Generation, TokenCache},
     telemetry::{Happening, Without},
@@ -10,18 +10,20 @@ use crate::{
 };
 
 /// What all requests of a service have in common.
+///
+/// On a cache line of its own: that of its reference count is written with each clone of the service.
+#[repr(align(64))]
 pub(crate) struct Policy {
     pub(crate) tokens: TokenCache,
     pub(crate) origins: Origins,
-    pub(crate) verdict: Verdict,
-    pub(crate) breaker: Arc<Breaker>,
+    pub(crate) answers: Arc<Answers>,
 }
 
 /// Which token a request carries.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown {
     pub(crate) generation: Generation,
-    scheme: Scheme,
+    pub(super) scheme: Scheme,
 }
 
 /// What came of the wish to show a token.
@@ -54,35 +56,6 @@ impl Policy {
 
     pub(crate) fn tell_without(&self, reason: Without) {
         self.tokens.telemetry().tell(Happening::Without { reason });
-    }
-
-    pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
-        self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
-    }
-
-    /// Takes a refused token out of use, where that may help.
-    pub(crate) fn heed(&self, refusal: Refusal) -> Consequence {
-        refusal.heed(&self.tokens, &self.breaker)
-    }
-
-    /// Whether the end of a response is looked at, too.
-    pub(crate) fn watches_ends(&self) -> bool {
-        cfg!(feature = "tonic") && self.verdict.grpc
-    }
-
-    /// Has it heeded, if the end of the response turns out to be this `refusal`.
-    pub(crate) fn watch_end<B: 'static>(&self, response: &mut Response<B>, refusal: Refusal) {
-        if !self.watches_ends() {
-            return;
-        }
-        #[cfg(feature = "tonic")]
-        {
-            let (tokens, breaker) = (self.tokens.clone(), Arc::clone(&self.breaker));
-            super::grpc::watch(response, move || {
-                refusal.heed(&tokens, &breaker);
-            });
-        }
-        let _ = (response, refusal);
     }
 }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{Breaker, OriginId, breaker::Permission};
 use crate::{
-    cache::{Generation, TokenCache},
+    cache::{Generation, TokensInUse},
     telemetry::{Happening, Suppressed},
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum Consequence {
 
 impl Refusal {
     /// Takes the token out of use, unless the breaker says that this would not help.
-    pub(super) fn heed(self, tokens: &TokenCache, breaker: &Breaker) -> Consequence {
+    pub(super) fn heed(self, tokens: &TokensInUse, breaker: &Breaker) -> Consequence {
         self.tell(tokens);
         let consequence = self.ask(tokens, breaker);
         let generation = self.generation.get();
@@ -48,12 +48,12 @@ impl Refusal {
     }
 
     /// Makes it known, which is all there is to do about the refusal of a retry.
-    pub(crate) fn tell(self, tokens: &TokenCache) {
+    pub(super) fn tell(self, tokens: &TokensInUse) {
         let (generation, status) = (self.generation.get(), self.status.as_u16());
         tokens.telemetry().tell(Happening::Refused { generation, status });
     }
 
-    fn ask(self, tokens: &TokenCache, breaker: &Breaker) -> Consequence {
+    fn ask(self, tokens: &TokensInUse, breaker: &Breaker) -> Consequence {
         if !tokens.is_current(self.generation) {
             return Consequence::Late;
         }
@@ -68,7 +68,7 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{presentation::Origins, token::AccessToken};
+    use crate::{cache::TokenCache, presentation::Origins, token::AccessToken};
 
     #[tokio::test]
     async fn of_two_refusals_in_the_same_moment_neither_is_left_with_the_refused_token() {
@@ -81,7 +81,7 @@ mod tests {
 
         // The first has got as far as to have its permission when the second comes.
         assert_eq!(breaker.permits(origin, generation), Permission::Given);
-        assert_eq!(refusal.heed(&tokens, &breaker), Consequence::Late);
+        assert_eq!(refusal.heed(&tokens.in_use(), &breaker), Consequence::Late);
         assert!(tokens.current().is_none());
     }
 }
