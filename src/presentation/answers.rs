@@ -1,0 +1,99 @@
+//! What is learnt from the answers to requests that carry a token.
+
+use std::{cell::Cell, sync::Arc};
+
+use http::{Response, StatusCode};
+
+use super::{Breaker, Consequence, Refusal, Shown, Verdict};
+use crate::{cache::TokensInUse, telemetry::Happening};
+
+/// What an answer is judged by, and what it may change. Whoever waits for an answer has a share of it, and does not keep the
+/// cache open by that.
+pub(crate) struct Answers {
+    pub(super) tokens: TokensInUse,
+    pub(super) verdict: Verdict,
+    pub(super) breaker: Arc<Breaker>,
+}
+
+thread_local! {
+    static SPARE: Cell<Option<Arc<Answers>>> = const { Cell::new(None) };
+}
+
+impl Answers {
+    pub(crate) fn new(tokens: TokensInUse, verdict: Verdict, breaker: Arc<Breaker>) -> Self {
+        Self { tokens, verdict, breaker }
+    }
+
+    /// A share for one request. Mostly it is the one that the last request of this thread has given back, so that no
+    /// counter that is common to all threads goes up and down with each request.
+    #[inline]
+    pub(crate) fn share(self: &Arc<Self>) -> Arc<Self> {
+        match SPARE.try_with(Cell::take) {
+            Ok(Some(spare)) if Arc::ptr_eq(&spare, self) => spare,
+            _ => Arc::clone(self),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn give_back(self: Arc<Self>) {
+        // What was there goes after the change, as that may be the end of it.
+        let outdated = SPARE.try_with(|spare| spare.replace(Some(self)));
+        drop(outdated);
+    }
+
+    /// Whether there is anything to learn from the answer to a first attempt: from a plain one there is not.
+    #[inline]
+    pub(crate) fn is_news<B>(&self, shown: Shown, response: &Response<B>) -> bool {
+        self.watches_ends() || self.is_refusal(shown, response)
+    }
+
+    #[inline]
+    pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
+        self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
+    }
+
+    /// Takes a refused token out of use, where that may help.
+    pub(crate) fn heed(&self, refusal: Refusal) -> Consequence {
+        refusal.heed(&self.tokens, &self.breaker)
+    }
+
+    /// What the answer to a retry tells of the refresh before it. `is_cause`: the first attempt is what caused that.
+    pub(crate) fn learn_from_retry(&self, answer: Refusal, is_refusal: bool, is_cause: bool) {
+        let generation = answer.generation.get();
+        if is_refusal {
+            answer.tell(&self.tokens);
+            self.tokens.telemetry().tell(Happening::Futile { generation });
+        } else if !is_no_answer(answer.status) {
+            self.tokens.telemetry().tell(Happening::Recovered { generation });
+            if is_cause {
+                self.breaker.helped(answer.origin);
+            }
+        }
+    }
+
+    /// Whether the end of a response is looked at, too.
+    #[inline]
+    fn watches_ends(&self) -> bool {
+        cfg!(feature = "tonic") && self.verdict.grpc
+    }
+
+    /// Has it heeded, if the end of the response turns out to be this `refusal`.
+    pub(crate) fn watch_end<B: 'static>(self: &Arc<Self>, response: &mut Response<B>, refusal: Refusal) {
+        if !self.watches_ends() {
+            return;
+        }
+        #[cfg(feature = "tonic")]
+        {
+            let answers = Arc::clone(self);
+            super::grpc::watch(response, move || {
+                answers.heed(refusal);
+            });
+        }
+        let _ = (response, refusal);
+    }
+}
+
+/// A server in trouble has not looked at the token.
+fn is_no_answer(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
