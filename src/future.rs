@@ -26,7 +26,7 @@ use tower::{BoxError, Service};
 use crate::{
     cache::{CachedToken, Generation, PendingToken},
     error::{TokenError, TokenErrorKind},
-    presentation::{Answers, Consequence, OriginId, Policy, Presented, Refusal, Shown},
+    presentation::{Consequence, OriginId, Policy, Presented, Refusal, SharedAnswers, Shown},
     replay::{KeptRequest, Replay},
     telemetry::Without,
 };
@@ -81,7 +81,7 @@ pin_project! {
 
 /// What has to be known of a request that is under way with a token. One without it passes through.
 struct Attempt<S, R, K> {
-    answers: Arc<Answers>,
+    answers: SharedAnswers,
     origin: OriginId,
     shown: Shown,
     turn: Turn<S, R, K>,
@@ -159,7 +159,7 @@ where
 
     pub(crate) fn calling(
         future: S::Future,
-        answers: Arc<Answers>,
+        answers: SharedAnswers,
         origin: OriginId,
         shown: Shown,
         again: Option<Box<Again<S, R, R::Kept>>>,
@@ -206,18 +206,14 @@ where
         let mut state = self.project().state;
         // The way of most requests: a token was there, and the server took it.
         if let StateProj::Calling { future, attempt } = state.as_mut().project() {
-            match ready!(future.poll(cx)) {
-                // What was kept goes at once, also where this future is kept for longer than its answer.
-                Ok(response) => match attempt.take() {
-                    Some(attempt) if attempt.is_news(&response) => state.learn(response, attempt, cx),
-                    Some(attempt) => {
-                        attempt.answers.give_back();
-                        Poll::Ready(Ok(response))
-                    }
-                    None => Poll::Ready(Ok(response)),
-                },
-                Err(error) => Poll::Ready(Err(error.into())),
+            let answer = ready!(future.poll(cx)).map_err(Into::into);
+            if is_news(attempt.as_ref(), &answer) {
+                let attempt = attempt.take();
+                return state.learn(answer, attempt, cx);
             }
+            // What was kept goes at once, also where this future is kept for longer than its answer.
+            *attempt = None;
+            Poll::Ready(answer)
         } else {
             state.poll_on(cx)
         }
@@ -235,11 +231,11 @@ where
     #[inline(never)]
     fn learn(
         mut self: Pin<&mut Self>,
-        response: Response<ResBody>,
-        attempt: Attempt<S, R, R::Kept>,
+        answer: Result<Response<ResBody>, BoxError>,
+        attempt: Option<Attempt<S, R, R::Kept>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResBody>, BoxError>> {
-        match after_answer(response, attempt) {
+        match after_answer(answer, attempt) {
             ControlFlow::Continue(next) => {
                 self.set(next);
                 self.poll_on(cx)
@@ -255,12 +251,8 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Calling { future, attempt } => {
-                    let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    // What was kept goes at once, also where this future is kept for longer than its answer.
-                    match attempt.take().filter(|attempt| attempt.is_news(&response)) {
-                        Some(attempt) => after_answer(response, attempt),
-                        None => ControlFlow::Break(Ok(response)),
-                    }
+                    let answer = ready!(future.poll(cx)).map_err(Into::into);
+                    after_answer(answer, attempt.take())
                 }
                 StateProj::Obtaining { token, waiting } => {
                     let token = ready!(token.as_mut().poll(cx));
@@ -293,23 +285,26 @@ const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 type Step<S, R, B> =
     ControlFlow<Result<<S as Service<Request<<R as Replay<B>>::Body>>>::Response, BoxError>, State<S, R, B>>;
 
-impl<S, R, K> Attempt<S, R, K> {
-    /// Whether there is anything to learn or to do: from the plain answer to a first attempt there is not.
-    #[inline]
-    fn is_news<B>(&self, response: &Response<B>) -> bool {
-        matches!(self.turn, Turn::Retry(_)) || self.answers.is_news(self.shown, response)
-    }
+/// Whether there is anything to learn or to do: from the plain answer to a first attempt there is not.
+#[inline]
+fn is_news<S, R, K, B>(attempt: Option<&Attempt<S, R, K>>, answer: &Result<Response<B>, BoxError>) -> bool {
+    let (Some(attempt), Ok(response)) = (attempt, answer) else { return false };
+    matches!(attempt.turn, Turn::Retry(_)) || attempt.answers.is_news(attempt.shown, response)
 }
 
 fn after_answer<S, R, B, ResBody>(
-    mut response: Response<ResBody>,
-    attempt: Attempt<S, R, R::Kept>,
+    answer: Result<Response<ResBody>, BoxError>,
+    attempt: Option<Attempt<S, R, R::Kept>>,
 ) -> Step<S, R, B>
 where
     S: Service<Request<R::Body>, Response = Response<ResBody>>,
     R: Replay<B>,
     ResBody: 'static,
 {
+    let (mut response, attempt) = match (answer, attempt) {
+        (Ok(response), Some(attempt)) => (response, attempt),
+        (answer, _) => return ControlFlow::Break(answer),
+    };
     let Attempt { answers, origin, shown, turn } = attempt;
     let refusal = Refusal { generation: shown.generation, origin, status: response.status() };
     let is_refusal = answers.is_refusal(shown, &response);
@@ -394,7 +389,7 @@ where
                 return ControlFlow::Break(Err(refused_again().into()));
             }
             let future = service.call(request);
-            let answers = policy.answers.share();
+            let answers = SharedAnswers::of(&policy.answers);
             let turn = match retry {
                 Some(retry) => Turn::Retry(retry),
                 None => Turn::First(kept.map(|kept| Again::new(kept, service, policy, replay))),

@@ -10,7 +10,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     future::{Again, ResponseFuture},
-    presentation::{Policy, Presented},
+    presentation::{Policy, Presented, SharedAnswers},
     replay::{CloneBody, KeptRequest, Replay},
     telemetry::Without,
 };
@@ -88,14 +88,20 @@ where
         let Some(origin) = self.policy.origins.find(request.uri()) else {
             return self.pass(request, Without::Origin);
         };
+        let mut kept = None;
+        let mut request = request.map(|body| {
+            let (body, copy) = self.replay.keep(body);
+            kept = copy;
+            body
+        });
         // Kept before the token goes on: the copy must not hold a token that may be refused.
-        let (mut request, kept) = keep(&self.replay, request);
+        let kept = kept.map(|body| KeptRequest::of(&request, body));
         match self.policy.present(request.headers_mut()) {
             Presented::Token(shown) => {
                 let again = kept.map(|kept| {
                     Again::new(kept, self.inner.clone(), Arc::clone(&self.policy), self.replay.clone())
                 });
-                let answers = self.policy.answers.share();
+                let answers = SharedAnswers::of(&self.policy.answers);
                 ResponseFuture::calling(self.inner.call(request), answers, origin, shown, again)
             }
             Presented::NoToken => {
@@ -111,22 +117,6 @@ where
             }
         }
     }
-}
-
-/// The request to send, and what is kept of it.
-#[inline]
-fn keep<R, B>(replay: &R, request: Request<B>) -> (Request<R::Body>, Option<KeptRequest<R::Kept>>)
-where
-    R: Replay<B>,
-{
-    let mut kept = None;
-    let request = request.map(|body| {
-        let (body, copy) = replay.keep(body);
-        kept = copy;
-        body
-    });
-    let kept = kept.map(|body| KeptRequest::of(&request, body));
-    (request, kept)
 }
 
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {

@@ -15,6 +15,7 @@ use crate::{
     telemetry::Attached,
     token::{AccessToken, Scheme},
 };
+use bytes::BytesMut;
 use http::HeaderValue;
 
 /// Which token of a [`TokenCache`](crate::TokenCache) this is: the first one fetched is 1, each later one is greater.
@@ -72,7 +73,9 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// With a value that is not shared with these.
     pub(super) fn copied(&self) -> Option<Self> {
-        let mut value = HeaderValue::from_bytes(self.value.as_bytes()).ok()?;
+        let mut bytes = BytesMut::with_capacity(self.value.len() + 1);
+        bytes.extend_from_slice(self.value.as_bytes());
+        let mut value = HeaderValue::from_maybe_shared(bytes.freeze()).ok()?;
         value.set_sensitive(self.value.is_sensitive());
         Some(Self { value, attached: self.attached.clone(), ..*self })
     }

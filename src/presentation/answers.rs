@@ -1,6 +1,6 @@
 //! What is learnt from the answers to requests that carry a token.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, ops::Deref, sync::Arc};
 
 use http::{Response, StatusCode};
 
@@ -15,30 +15,48 @@ pub(crate) struct Answers {
     pub(super) breaker: Arc<Breaker>,
 }
 
+/// The share of one request. Mostly it is the one that an earlier request of this thread has left, so that no counter that
+/// is common to all threads goes up and down with each request.
+pub(crate) struct SharedAnswers(Option<Arc<Answers>>);
+
 thread_local! {
     static SPARE: Cell<Option<Arc<Answers>>> = const { Cell::new(None) };
+}
+
+impl SharedAnswers {
+    #[inline]
+    pub(crate) fn of(answers: &Arc<Answers>) -> Self {
+        match SPARE.try_with(Cell::take) {
+            Ok(Some(spare)) if Arc::ptr_eq(&spare, answers) => Self(Some(spare)),
+            _ => Self(Some(Arc::clone(answers))),
+        }
+    }
+}
+
+impl Drop for SharedAnswers {
+    #[inline]
+    fn drop(&mut self) {
+        // What was there goes after the change, as that may be the end of it.
+        let outdated = SPARE.try_with(|spare| spare.replace(self.0.take()));
+        drop(outdated);
+    }
+}
+
+impl Deref for SharedAnswers {
+    type Target = Arc<Answers>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Answers> {
+        match &self.0 {
+            Some(answers) => answers,
+            None => unreachable!("it is there until this is dropped"),
+        }
+    }
 }
 
 impl Answers {
     pub(crate) fn new(tokens: TokensInUse, verdict: Verdict, breaker: Arc<Breaker>) -> Self {
         Self { tokens, verdict, breaker }
-    }
-
-    /// A share for one request. Mostly it is the one that the last request of this thread has given back, so that no
-    /// counter that is common to all threads goes up and down with each request.
-    #[inline]
-    pub(crate) fn share(self: &Arc<Self>) -> Arc<Self> {
-        match SPARE.try_with(Cell::take) {
-            Ok(Some(spare)) if Arc::ptr_eq(&spare, self) => spare,
-            _ => Arc::clone(self),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn give_back(self: Arc<Self>) {
-        // What was there goes after the change, as that may be the end of it.
-        let outdated = SPARE.try_with(|spare| spare.replace(Some(self)));
-        drop(outdated);
     }
 
     /// Whether there is anything to learn from the answer to a first attempt: from a plain one there is not.

@@ -21,7 +21,7 @@ mod policy;
 mod refusal;
 mod verdict;
 
-pub(crate) use answers::Answers;
+pub(crate) use answers::{Answers, SharedAnswers};
 pub(crate) use breaker::Breaker;
 pub(crate) use origins::OriginId;
 pub use origins::Origins;
