@@ -132,7 +132,7 @@ impl Tower {
 
     /// Somebody who needs a token, and flies where nobody else does.
     fn token(&self) -> Result<u64, TokenErrorKind> {
-        if let Some(token) = self.single_flight.current() {
+        if let Some((token, _)) = self.single_flight.current() {
             return Ok(token.generation().get());
         }
         let flight = match self.single_flight.enter() {

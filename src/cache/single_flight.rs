@@ -99,13 +99,22 @@ impl SingleFlight {
         }
     }
 
-    /// The token that may be sent now. Takes no lock.
-    pub(super) fn current(&self) -> Option<CachedToken> {
-        self.read(&mut |_| ())?;
-        self.slot.load()
+    /// The token that may be sent now, and how fresh it was a moment ago. Takes no lock.
+    pub(super) fn current(&self) -> Option<(CachedToken, Freshness)> {
+        let freshness = match self.slot.is_leased() {
+            true => Freshness::Fresh,
+            false => self.read(&mut |_| ())?.1,
+        };
+        Some((self.slot.get()?, freshness))
+    }
+
+    /// Whether this is the token that is there, whatever its age.
+    pub(super) fn holds(&self, token: &CachedToken) -> bool {
+        self.slot.holds(token)
     }
 
     /// Whatever its age: also an expired token is there until it is replaced.
+    #[cfg(all(test, tower_oauth_loom))]
     pub(super) fn generation(&self) -> Option<Generation> {
         self.slot.generation()
     }

@@ -188,6 +188,15 @@ impl Slot {
         Some(seen)
     }
 
+    /// Whether the token may be used without a look at the clock.
+    pub(super) fn is_leased(&self) -> bool {
+        let is_leased = self.lease.edition().is_some();
+        if is_leased {
+            self.lease.used();
+        }
+        is_leased
+    }
+
     /// By the clock. Takes no share of the token.
     pub(super) fn glance<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Glance<T> {
         self.token.read(|published| {
@@ -239,6 +248,11 @@ impl Slot {
     /// Whatever its age: also an expired token is there until it is replaced.
     pub(super) fn get(&self) -> Option<CachedToken> {
         self.token.load().map(CachedToken)
+    }
+
+    pub(super) fn holds(&self, token: &CachedToken) -> bool {
+        self.token
+            .read(|published| published.is_some_and(|published| std::ptr::eq(published, &raw const *token.0)))
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {

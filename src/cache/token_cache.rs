@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::select;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     freshness::Freshness,
@@ -108,10 +108,8 @@ impl TokenCache {
     pub async fn token(&self) -> Result<CachedToken, TokenError> {
         let mut came_too_late = false;
         loop {
-            if let Some(token) = self.current() {
-                if token.is_stale() {
-                    self.renew();
-                }
+            if let Some((token, freshness)) = self.0.single_flight.current() {
+                self.after_use(freshness);
                 return Ok(token);
             }
             let flight = match self.0.single_flight.enter() {
@@ -125,13 +123,17 @@ impl TokenCache {
             };
             self.0.single_flight.telemetry().tell(Happening::Waited);
             let landed = flight.landed().await?;
-            // What landed may be out of use by now: the loop looks again. Where it has expired already, as this task was not
-            // run for long, it tries once more.
-            if self.current().is_none() && self.0.single_flight.generation() == Some(landed.generation()) {
-                if came_too_late {
-                    return Err(too_short_lived());
+            if !self.0.single_flight.holds(&landed) {
+                continue; // it is out of use by now
+            }
+            match landed.freshness(Instant::now()) {
+                Freshness::Expired if came_too_late => return Err(too_short_lived()),
+                // As this task was not run for long.
+                Freshness::Expired => came_too_late = true,
+                freshness => {
+                    self.after_use(freshness);
+                    return Ok(landed);
                 }
-                came_too_late = true;
             }
         }
     }
@@ -139,7 +141,7 @@ impl TokenCache {
     /// The token to use now, if there is one. Neither fetches nor waits.
     #[must_use]
     pub fn current(&self) -> Option<CachedToken> {
-        self.0.single_flight.current()
+        self.0.single_flight.current().map(|(token, _)| token)
     }
 
     /// Takes a refused token out of use: the next call of [`token`](Self::token) fetches. Says whether it was still in use;
@@ -221,14 +223,17 @@ impl TokenCache {
     }
 
     fn read_by_the_clock<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
-        let single_flight = &self.0.single_flight;
-        let (seen, freshness) = single_flight.read(read)?;
+        let (seen, freshness) = self.0.single_flight.read(read)?;
+        self.after_use(freshness);
+        Some(seen)
+    }
+
+    fn after_use(&self, freshness: Freshness) {
         match freshness {
             Freshness::Stale => self.renew(),
-            Freshness::Fresh if single_flight.wants_keeper() => keeper::begin(single_flight),
+            Freshness::Fresh if self.0.single_flight.wants_keeper() => keeper::begin(&self.0.single_flight),
             Freshness::Fresh | Freshness::Expired => {}
         }
-        Some(seen)
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {
@@ -273,7 +278,7 @@ pub(crate) struct TokensInUse(Arc<SingleFlight>);
 impl TokensInUse {
     /// Whether `generation` is the token to use now.
     pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.0.current().is_some_and(|token| token.generation() == generation)
+        self.0.current().is_some_and(|(token, _)| token.generation() == generation)
     }
 
     /// See [`TokenCache::invalidate`].
