@@ -101,7 +101,7 @@ impl Tower {
     }
 
     fn generation(&self) -> Option<Generation> {
-        self.single_flight.generation()
+        self.single_flight.slot.generation()
     }
 
     fn number(&self) -> Option<u64> {
