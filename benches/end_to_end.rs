@@ -1,7 +1,7 @@
 //! Requests per second over loopback, with the layer as it comes and without it: a hyper server, and the client of hyper-util.
 //!
 //! Both send the same bytes through the same connections: without the layer, the request brings the header, put on before the
-//! clock started. `static_header` is what putting it on costs at the least. As they differ by little, they take turns of some
+//! clock started, and which HPACK is to leave out of its table like any token. `static_header` is what putting it on costs at the least. As they differ by little, they take turns of some
 //! milliseconds, and the ratio is the median of those of neighbouring turns.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tower::{BoxError, Layer, Service, ServiceExt};
 
 use support::{
-    Body, RUNTIME, figures, oauth_for, peers,
+    Body, RUNTIME, figures, oauth_for,
     ratios::print_ratios,
     turns::{Case, by_turns},
 };
@@ -47,7 +47,7 @@ fn main() {
 
 fn compare(criterion: &mut Criterion, protocol: &str, server: SocketAddr, client: &HttpClient) {
     let origin = format!("http://{server}");
-    let (uri, header) = (format!("{origin}/v1/orders"), peers::header());
+    let (uri, header) = (format!("{origin}/v1/orders"), support::bearer());
     let with_layer = oauth_for(&origin).layer(client.clone());
     let static_header = support::static_header().layer(client.clone());
     let of_layer = || request(&uri, None);

@@ -70,15 +70,15 @@ fn refresh(criterion: &mut Criterion, latencies: &Latencies) {
         latencies.case("oauth_invalidate", layer(&refused).layer(Inner), move || refuse(refused.clone())),
         latencies.case("oauth_renewal", layer(&renewed).layer(Inner), move || look_at(renewed.clone())),
         latencies.case("rw_lock", rw_lock, move || {
-            *lock.write().unwrap() = peers::header();
+            *lock.write().unwrap() = support::bearer();
             ready(())
         }),
         latencies.case("mutex_over_refresh", mutex, move || {
             let locked = Arc::clone(&locked);
-            async move { *locked.lock().await = Some((peers::header(), far())) }
+            async move { *locked.lock().await = Some((support::bearer(), far())) }
         }),
         latencies.case("watch", watch, move || {
-            sender.send_replace(peers::header());
+            sender.send_replace(support::bearer());
             ready(())
         }),
     ];

@@ -72,7 +72,7 @@ async fn watched(waiters: usize) -> f64 {
         let mut receiver = receiver.clone();
         storm.wait_for(async move { receiver.wait_for(Option::is_some).await.unwrap().clone() });
     }
-    storm.broken_by(|| drop(sender.send(Some(peers::header())))).await
+    storm.broken_by(|| drop(sender.send(Some(support::bearer())))).await
 }
 
 /// Tasks that wait for the same.

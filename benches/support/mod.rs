@@ -69,11 +69,13 @@ pub(crate) fn token() -> String {
 }
 
 pub(crate) fn bearer() -> HeaderValue {
-    HeaderValue::from_str(&format!("Bearer {}", token())).unwrap()
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token())).unwrap();
+    value.set_sensitive(true);
+    value
 }
 
 pub(crate) fn static_header() -> AddAuthorizationLayer {
-    AddAuthorizationLayer::bearer(&token())
+    AddAuthorizationLayer::bearer(&token()).as_sensitive(true)
 }
 
 /// A layer whose cache holds a token.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{Body, Inner, token};
+use super::{Body, Inner, bearer, token};
 
 /// Puts on what `T` gives, which never waits.
 #[derive(Clone)]
@@ -70,12 +70,12 @@ impl Token for Arc<str> {
 }
 
 pub(crate) fn rw_lock() -> WithHeader<Arc<RwLock<HeaderValue>>> {
-    WithHeader { token: Arc::new(RwLock::new(header())), inner: Inner }
+    WithHeader { token: Arc::new(RwLock::new(bearer())), inner: Inner }
 }
 
 /// With what replaces its token.
 pub(crate) fn watch() -> (watch::Sender<HeaderValue>, WithHeader<watch::Receiver<HeaderValue>>) {
-    let (sender, token) = watch::channel(header());
+    let (sender, token) = watch::channel(bearer());
     (sender, WithHeader { token, inner: Inner })
 }
 
@@ -121,14 +121,7 @@ async fn current_or_fetched(token: &Mutex<Option<(HeaderValue, Instant)>>) -> He
 
 /// As long as it takes the source of the layer's token.
 fn fetch() -> Ready<HeaderValue> {
-    ready(header())
-}
-
-/// A value of its own, as of a new token.
-pub(crate) fn header() -> HeaderValue {
-    let mut header = super::bearer();
-    header.set_sensitive(true);
-    header
+    ready(bearer())
 }
 
 /// One more clone for each request, as `oneshot` takes it.

@@ -101,10 +101,8 @@ impl SingleFlight {
 
     /// The token that may be sent now, and how fresh it was a moment ago. Takes no lock.
     pub(super) fn current(&self) -> Option<(CachedToken, Freshness)> {
-        let freshness = match self.slot.is_leased() {
-            true => Freshness::Fresh,
-            false => self.read(&mut |_| ())?.1,
-        };
+        let is_leased = self.slot.is_leased();
+        let freshness = if is_leased { Freshness::Fresh } else { self.read(&mut |_| ())?.1 };
         Some((self.slot.get()?, freshness))
     }
 
