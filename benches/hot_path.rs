@@ -27,7 +27,7 @@ use support::{
     Inner, RetryOnce, StaticHeaderAndClone, bearer, oauth,
     peers::{self, ClonePerRequest, MutexOverRefresh},
     ratios::print_ratios,
-    requests::{BATCH, BATCHES, all_at_once, one_at_a_time},
+    requests::{BATCH, BATCHES, all_at_once, one_at_a_time, without_runtime},
     static_header,
     turns::{Case, by_turns},
 };
@@ -50,6 +50,7 @@ fn attach(criterion: &mut Criterion) {
         one_at_a_time("bare", Inner),
         one_at_a_time("static_header", static_header().layer(Inner)),
         one_at_a_time("oauth_never", oauth().replay(Never).layer(Inner)),
+        without_runtime("oauth_by_the_clock", oauth().replay(Never).layer(Inner)),
         one_at_a_time("rw_lock", peers::rw_lock()),
         one_at_a_time("mutex_over_refresh", MutexOverRefresh::default()),
         one_at_a_time("watch", watch),

@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use tower_oauth::{AccessToken, TokenCache};
 
 use support::{
-    RUNTIME, figures, peers,
+    RUNTIME, figures,
     ratios::print_ratios,
     token,
     turns::{Case, by_turns},

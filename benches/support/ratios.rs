@@ -30,6 +30,7 @@ const CLOCK_TICK: f64 = 10.0;
 
 const ROWS: &[Row] = &[
     above_bare("attach", "oauth_never", "static_header", Some(AtMost(1.05))),
+    above_bare("attach", "oauth_by_the_clock", "static_header", None),
     above_bare("attach", "oauth_never", "rw_lock", None),
     above_bare("attach", "oauth_never", "mutex_over_refresh", None),
     above_bare("attach", "oauth_never", "watch", None),

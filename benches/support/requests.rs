@@ -31,6 +31,15 @@ where
     Case::new(id, move || timed(&mut service, batch(), &waker))
 }
 
+/// The same on a thread that no runtime can be found on: nobody watches the clock for it.
+pub(crate) fn without_runtime<'a, S>(id: &str, mut service: S) -> Case<'a>
+where
+    S: Service<Request<Body>> + 'a,
+{
+    let waker = waker();
+    Case::new(id, move || timed(&mut service, batch(), &waker))
+}
+
 /// Many threads that start together, each with a service of its own: a turn is some batches of each, and counts as their
 /// median, so that a thread that had to leave the core for a while does not count.
 pub(crate) fn all_at_once<'a, S>(id: &str, threads: usize, service: impl Fn() -> S + 'a) -> Case<'a>
