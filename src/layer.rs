@@ -45,7 +45,7 @@ pub struct OAuthLayer<R = CloneBody> {
 }
 
 impl OAuthLayer {
-    /// Shows the token of `tokens` to `origins`, and keeps a clone of each request for the retry.
+    /// Shows the token of `tokens` to `origins`, and keeps a copy of each request for the retry.
     #[must_use]
     pub fn new(tokens: TokenCache, origins: Origins) -> Self {
         let breaker = Arc::new(Breaker::new(origins.count()));

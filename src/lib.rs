@@ -101,6 +101,7 @@
 //! | know which requests are retried | [the chapter on replay](docs::replay) |
 //! | tell errors apart | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
 //! | know what a fault costs, and who notices | [the chapter on faults](docs::faults) |
+//! | know what a request pays | [the chapter on cost](docs::cost) |
 //! | know what it does not do | [the chapter on limitations](docs::limitations) |
 //! | find your way in the source | [the chapter on its architecture](docs::architecture) |
 //!
@@ -167,6 +168,11 @@ pub mod docs {
 
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
+
+    #[doc = include_str!("docs/cost.md")]
+    #[doc = include_str!("docs/cost_threads.svg")]
+    #[doc = include_str!("docs/cost_refresh.svg")]
+    pub mod cost {}
 
     #[doc = include_str!("docs/faults.md")]
     pub mod faults {}

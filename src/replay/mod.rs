@@ -5,12 +5,12 @@
 //!
 //! | replay | for bodies | retried | costs |
 //! | --- | --- | --- | --- |
-//! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a clone of head and body |
-//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a clone of the head; the frames are shared, not copied |
+//! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a copy of the head and a clone of the body |
+//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a copy of the head; the frames are shared, not copied |
 //! | [`Never`] | of any type | never | nothing |
 #![cfg_attr(
     feature = "tonic",
-    doc = "| [`TonicBody`], of [`OAuthLayer::grpc`](crate::OAuthLayer::grpc) | of tonic | up to a byte cap | a clone of the head; the frames are shared, not copied |"
+    doc = "| [`TonicBody`], of [`OAuthLayer::grpc`](crate::OAuthLayer::grpc) | of tonic | up to a byte cap | a copy of the head; the frames are shared, not copied |"
 )]
 //!
 //! # Example
