@@ -447,7 +447,10 @@ fn shut_down() -> TokenError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::token::Renewal;
 
     fn open(single_flight: &Arc<SingleFlight>) -> Ticket {
         match single_flight.enter() {
@@ -506,5 +509,33 @@ mod tests {
         ticket.finish(token());
         assert!(!single_flight.invalidate(refused));
         assert_eq!(single_flight.slot.generation(), Some(refused.next()));
+    }
+
+    /// The least of a lease: fresh for one more second, and then valid for half a minute.
+    fn nearly_stale() -> Result<AccessToken, TokenError> {
+        let fetched = Instant::now() - Duration::from_secs(3539);
+        let token = AccessToken::bearer("t")?.renewed(Renewal::BeforeExpiry(Duration::from_secs(60)));
+        Ok(token.expires_in_from(fetched, Duration::from_secs(3600)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_is_not_run_does_not_keep_an_expired_token_in_use() {
+        tokio::time::advance(Duration::from_secs(7200)).await;
+        let single_flight = single_flight();
+        open(&single_flight).finish(nearly_stale());
+        let read = || {
+            let mut generation = |credentials: &Credentials| credentials.generation;
+            let leased = single_flight.read_leased(&mut generation);
+            leased.or_else(|| single_flight.read(&mut generation).map(|(generation, _)| generation))
+        };
+        let post = single_flight.take_post().unwrap();
+        assert!(post.extend_lease().is_some());
+        for _ in 0..4 {
+            assert!(read().is_some());
+        }
+        // Its runtime is busy, or its machine was halted.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let sent = (0..10_000).filter(|_| read().is_some()).count();
+        assert!(sent < 100, "sent {sent} times after its end");
     }
 }

@@ -16,6 +16,7 @@ mod faults;
 mod grpc;
 mod house;
 mod lifecycle;
+mod leases;
 mod limit;
 mod loopback;
 mod origins;
