@@ -60,6 +60,14 @@ pub(super) struct Published {
     lookout: Lookout,
 }
 
+impl Published {
+    /// Not where it is stale for a short time only, in which its keeper might be late.
+    fn can_be_leased(&self) -> bool {
+        let (_, leeway) = self.schedule.stale();
+        leeway >= LEAST_LEEWAY
+    }
+}
+
 /// What a request needs of a token.
 pub(crate) struct Credentials {
     /// For its `Authorization` header.
@@ -218,7 +226,9 @@ impl Slot {
 
     /// Asked with each read by the clock: whether a lease is missed.
     pub(super) fn wants_lease(&self) -> bool {
-        self.lease.edition().is_none() && self.lease.is_wanted()
+        self.lease.edition().is_none()
+            && self.lease.is_wanted()
+            && self.token.read(|published| published.is_some_and(Published::can_be_leased))
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -229,9 +239,9 @@ impl Slot {
     pub(super) fn extend_lease(&self, now: Instant) -> Option<Instant> {
         let lease = self.token.read(|published| {
             let published = published.filter(|published| published.schedule.at(now) == Freshness::Fresh)?;
-            let (stale_at, leeway) = published.schedule.stale();
+            let (stale_at, _) = published.schedule.stale();
             let until = [stale_at, now.checked_add(COMPARED_EVERY)].into_iter().flatten().min()?;
-            (leeway >= LEAST_LEEWAY).then_some((published.edition, until))
+            published.can_be_leased().then_some((published.edition, until))
         });
         match lease {
             Some((edition, _)) => self.lease.grant(edition),

@@ -15,8 +15,8 @@ mod faults;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod house;
-mod lifecycle;
 mod leases;
+mod lifecycle;
 mod limit;
 mod loopback;
 mod origins;
