@@ -49,7 +49,7 @@ impl<K> KeptRequest<K> {
 /// in all. Names and values are read only when they are needed again, which is seldom.
 struct Fields {
     text: Vec<u8>,
-    count: usize,
+    names: usize,
 }
 
 /// Two lengths and a flag.
@@ -66,12 +66,12 @@ impl Fields {
             text.put_slice(name.as_str().as_bytes());
             text.put_slice(value.as_bytes());
         }
-        Self { text, count: headers.len() }
+        Self { text, names: headers.keys_len() }
     }
 
-    /// With room for one more.
+    /// With room for one name more.
     fn restore(self) -> Option<HeaderMap> {
-        let mut headers = HeaderMap::try_with_capacity(self.count + 1).ok()?;
+        let mut headers = HeaderMap::try_with_capacity(self.names + 1).ok()?;
         let mut text = Bytes::from(self.text);
         while text.has_remaining() {
             let name = usize::try_from(text.get_u64()).ok()?;
