@@ -10,12 +10,13 @@ use tokio::{
 
 use super::single_flight::{Post, SingleFlight};
 
-/// Has a keeper begin, if there is a runtime that it can rely on, and no other keeper.
+/// Has a keeper begin, if there is a runtime that it can rely on, and no other keeper. That a runtime has a timer cannot be
+/// asked of it, but the last fetch has used one.
 #[cold]
 pub(super) fn begin(single_flight: &Arc<SingleFlight>) {
     let Ok(runtime) = Handle::try_current() else { return };
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread
-        && let Some(post) = single_flight.take_post()
+        && let Some(post) = single_flight.take_post(runtime.id())
     {
         runtime.spawn(keep(post));
     }

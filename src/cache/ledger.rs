@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use tokio::time::Instant;
+use tokio::{runtime, time::Instant};
 
 use super::{
     backoff::Backoff,
@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     last_error: Option<TokenError>,
     landed: u64,
     has_keeper: bool,
+    /// The runtime of the last fetch.
+    timer: Option<runtime::Id>,
     is_closed: bool,
     discarded: Discarded,
 }
@@ -132,9 +134,13 @@ impl Ledger {
 
     // The keeper.
 
-    /// Says whether it was free.
-    pub(super) fn take_post(&mut self) -> bool {
-        !self.is_closed && !mem::replace(&mut self.has_keeper, true)
+    pub(super) fn has_timer(&mut self, runtime: runtime::Id) {
+        self.timer = Some(runtime);
+    }
+
+    /// Says whether it was free, and this runtime is one that has a timer.
+    pub(super) fn take_post(&mut self, runtime: runtime::Id) -> bool {
+        !self.is_closed && self.timer == Some(runtime) && !mem::replace(&mut self.has_keeper, true)
     }
 
     pub(super) fn leave_post(&mut self) {

@@ -15,6 +15,7 @@ use std::{pin::pin, sync::Arc};
 
 use futures_util::future::{Either, select};
 use tokio::{
+    runtime,
     sync::{Notify, futures::Notified},
     time::Instant,
 };
@@ -256,9 +257,9 @@ impl SingleFlight {
         self.slot.wants_lease()
     }
 
-    /// The post of the keeper, if it is free.
-    pub(super) fn take_post(self: &Arc<Self>) -> Option<Post> {
-        let taken = try_lock(&self.ledger).is_some_and(|mut ledger| ledger.take_post());
+    /// The post of the keeper, if it is free, for a task of this runtime.
+    pub(super) fn take_post(self: &Arc<Self>, runtime: runtime::Id) -> Option<Post> {
+        let taken = try_lock(&self.ledger).is_some_and(|mut ledger| ledger.take_post(runtime));
         if !taken {
             self.slot.lease().count_anew();
         }
@@ -344,6 +345,11 @@ impl Ticket {
             let next_request = until.saturating_duration_since(Instant::now());
             of.telemetry.tell(Happening::LimitReached { next_request });
         }
+    }
+
+    /// To be called on the runtime of the fetch, when that has turned out to have a timer.
+    pub(super) fn has_timer(&self, runtime: runtime::Id) {
+        self.of.lock().has_timer(runtime);
     }
 
     /// Ends `fetch` where the cache is closed.
@@ -522,13 +528,15 @@ mod tests {
     async fn a_keeper_that_is_not_run_does_not_keep_an_expired_token_in_use() {
         tokio::time::advance(Duration::from_secs(7200)).await;
         let single_flight = single_flight();
-        open(&single_flight).finish(nearly_stale());
+        let (ticket, runtime) = (open(&single_flight), runtime::Handle::current().id());
+        ticket.has_timer(runtime);
+        ticket.finish(nearly_stale());
         let read = || {
             let mut generation = |credentials: &Credentials| credentials.generation;
             let leased = single_flight.read_leased(&mut generation);
             leased.or_else(|| single_flight.read(&mut generation).map(|(generation, _)| generation))
         };
-        let post = single_flight.take_post().unwrap();
+        let post = single_flight.take_post(runtime).unwrap();
         assert!(post.extend_lease().is_some());
         for _ in 0..4 {
             assert!(read().is_some());

@@ -299,7 +299,10 @@ impl Drop for Shared {
 
 async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration) {
     let fetched = ticket.fly(caught(async {
-        match tokio::time::timeout(limit, source.fetch_boxed()).await {
+        let fetched = tokio::time::timeout(limit, source.fetch_boxed());
+        // It would have panicked otherwise.
+        ticket.has_timer(Handle::current().id());
+        match fetched.await {
             Ok(fetched) => fetched,
             Err(_) => Err(TokenError::new(
                 TokenErrorKind::Timeout,
