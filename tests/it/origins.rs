@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::{Request, Response, StatusCode, header::LOCATION};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::LOCATION};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_oauth::{OAuthLayer, Origins};
@@ -88,4 +88,20 @@ async fn a_redirect_within_the_origin_carries_the_token() {
     let client =
         ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(&world)).service(servers);
     assert_eq!(client.oneshot(get("/old")).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_without_room_for_the_header_does_not_wait_for_a_token() {
+    let world = World::new();
+    world.issuer.is_down(true);
+    let mut full = get("/");
+    for number in 0.. {
+        let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+        if full.headers_mut().try_insert(name, HeaderValue::from_static("v")).is_err() {
+            break;
+        }
+    }
+    let answer = world.client.clone().oneshot(full).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(world.issuer.asked(), 0);
 }
