@@ -50,6 +50,8 @@ impl Policy {
         match shown {
             Some(Some(shown)) => Presented::Token(shown),
             Some(None) => Presented::Declined,
+            // It would be waited for in vain.
+            None if headers.try_reserve(1).is_err() => Presented::Declined,
             None => Presented::NoToken,
         }
     }
