@@ -60,6 +60,8 @@ pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, T
 /// - A source that gives a refused token *again* starts a new generation with it: the next request shows it once more, as
 ///   the refusal may have been a passing one. The request that was refused is not repeated with it.
 /// - A stale token is renewed when it is used: an idle cache fetches nothing.
+/// - While a token is much used on a multi-thread runtime, the one that has fetched it, a task there watches the clock. It ends
+///   within a minute after the last use, or with the cache.
 /// - It lives until its last clone is dropped, those in layers and their services included, or until it is
 ///   [closed](Self::close): that ends its background work, too.
 /// - Where the machine sleeps, the token grows older by the wall clock. That is looked at every 30 s while the token is used.
@@ -200,7 +202,8 @@ impl TokenCache {
     }
 
     /// Ends the cache, with all its clones: the fetch under way is called off, the token is dropped, and whoever needs one, now
-    /// or later, gets [`TokenErrorKind::Closed`]. Dropping the last clone does the same.
+    /// or later, gets [`TokenErrorKind::Closed`]. Dropping the last clone does the same. A thread that has sent requests may
+    /// keep a copy of the header value in its memory until it ends or sends with other tokens; it is not sent any more.
     ///
     /// The fetch ends when its runtime next runs it. Requests that are under way with the token end as they will.
     pub fn close(&self) {

@@ -5,12 +5,12 @@
 //!
 //! | replay | for bodies | retried | costs |
 //! | --- | --- | --- | --- |
-//! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a copy of the head and a clone of the body |
-//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a copy of the head; the frames are shared, not copied |
+//! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a copy of the header fields, a clone of the rest |
+//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a copy of the header fields; the frames are shared, not copied |
 //! | [`Never`] | of any type | never | nothing |
 #![cfg_attr(
     feature = "tonic",
-    doc = "| [`TonicBody`], of [`OAuthLayer::grpc`](crate::OAuthLayer::grpc) | of tonic | up to a byte cap | a copy of the head; the frames are shared, not copied |"
+    doc = "| [`TonicBody`], of [`OAuthLayer::grpc`](crate::OAuthLayer::grpc) | of tonic | up to a byte cap | a copy of the header fields; the frames are shared, not copied |"
 )]
 //!
 //! # Example
@@ -51,6 +51,8 @@ pub use self::tonic::{KeptCall, TonicBody};
 use std::convert::Infallible;
 
 /// Keeps a body of type `B` for one more attempt. See the [module](self).
+///
+/// The layer takes one that is `Clone`, and clones it with each request that could be repeated: share what is large.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot keep a body of type `{B}` for a retry",
     note = "`CloneBody`, the default, takes bodies that are `Clone`, such as `http_body_util::Full<Bytes>`",
