@@ -289,7 +289,7 @@ type Step<S, R, B> =
 #[inline]
 fn is_news<S, R, K, B>(attempt: Option<&Attempt<S, R, K>>, answer: &Result<Response<B>, BoxError>) -> bool {
     let (Some(attempt), Ok(response)) = (attempt, answer) else { return false };
-    matches!(attempt.turn, Turn::Retry(_)) || attempt.answers.is_news(attempt.shown, response)
+    matches!(attempt.turn, Turn::Retry(_)) || attempt.answers.is_news(response)
 }
 
 fn after_answer<S, R, B, ResBody>(
@@ -307,6 +307,7 @@ where
     };
     let Attempt { answers, origin, shown, turn } = attempt;
     let refusal = Refusal { generation: shown.generation, origin, status: response.status() };
+    answers.doubt(&response);
     let is_refusal = answers.is_refusal(shown, &response);
     if !is_refusal {
         answers.watch_end(&mut response, refusal);

@@ -5,16 +5,16 @@
 //! nobody has used meanwhile is leased no longer, and its keeper ends, so that an idle cache costs nothing.
 //!
 //! A keeper that wakes too late, on an overloaded runtime, delays the renewal of a token but not its end: only those are
-//! leased that stay valid for [`LEAST_LEEWAY`] after they became stale. It needs a runtime with threads of its own. One
-//! that is run by `block_on` does nothing between two calls of that.
+//! leased that stay valid for [`LEAST_LEEWAY`] after they became stale. Where it is later than that, or not run at all, the
+//! first answer that is an error ends the lease. It needs a runtime with threads of its own: one that is run by `block_on`
+//! does nothing between two calls of that.
 
 use std::time::Duration;
 
-use super::suspend::COMPARED_EVERY;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// How long a token has to be valid after it became stale, to be leased before.
-pub(super) const LEAST_LEEWAY: Duration = COMPARED_EVERY;
+pub(super) const LEAST_LEEWAY: Duration = Duration::from_secs(60);
 
 /// How many readers look at the clock themselves until a keeper is worth its while.
 const WORTH_A_KEEPER: u32 = 8;

@@ -231,6 +231,13 @@ impl Slot {
             && self.token.read(|published| published.is_some_and(Published::can_be_leased))
     }
 
+    pub(super) fn has_outlived_lease(&self, now: Instant) -> bool {
+        let is_fresh = |published: Option<&Published>| {
+            published.is_some_and(|published| published.schedule.at(now) == Freshness::Fresh)
+        };
+        self.lease.edition().is_some() && !self.token.read(is_fresh)
+    }
+
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }

@@ -289,6 +289,11 @@ impl TokensInUse {
         self.0.invalidate(refused)
     }
 
+    /// Where something went wrong, and the token may have expired behind the back of whoever watches the clock.
+    pub(crate) fn doubt_lease(&self) {
+        self.0.doubt_lease();
+    }
+
     pub(crate) fn telemetry(&self) -> &Telemetry {
         self.0.telemetry()
     }

@@ -59,15 +59,22 @@ impl Answers {
         Self { tokens, verdict, breaker }
     }
 
-    /// Whether there is anything to learn from the answer to a first attempt: from a plain one there is not.
+    /// Whether there may be anything to learn from the answer to a first attempt: from a plain one there is not.
     #[inline]
-    pub(crate) fn is_news<B>(&self, shown: Shown, response: &Response<B>) -> bool {
-        self.watches_ends() || self.is_refusal(shown, response)
+    pub(crate) fn is_news<B>(&self, response: &Response<B>) -> bool {
+        is_error(response.status()) || self.verdict.is_refusal_without_error() || self.watches_ends()
     }
 
     #[inline]
     pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
         self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
+    }
+
+    /// An error, a refusal or another, may be the work of a token that has expired unseen.
+    pub(crate) fn doubt<B>(&self, response: &Response<B>) {
+        if is_error(response.status()) {
+            self.tokens.doubt_lease();
+        }
     }
 
     /// Takes a refused token out of use, where that may help.
@@ -109,6 +116,11 @@ impl Answers {
         }
         let _ = (response, refusal);
     }
+}
+
+#[inline]
+fn is_error(status: StatusCode) -> bool {
+    status.as_u16() >= 400
 }
 
 /// A server in trouble has not looked at the token.

@@ -24,7 +24,12 @@ impl Verdict {
         (is_named || self.grpc) && self.is_refusal_by_its_headers(is_named, headers, scheme)
     }
 
+    /// Whether a response may be a refusal though its status is none of those of errors.
     #[inline]
+    pub(super) fn is_refusal_without_error(&self) -> bool {
+        self.grpc || !self.statuses.is_empty()
+    }
+
     fn is_further(&self, status: StatusCode) -> bool {
         !self.statuses.is_empty() && self.statuses.contains(&status)
     }
