@@ -530,8 +530,8 @@ mod tests {
 
     /// The least of a lease: fresh for one more second, and then valid for half a minute.
     fn nearly_stale() -> Result<AccessToken, TokenError> {
-        let fetched = Instant::now() - Duration::from_secs(3539);
-        let token = AccessToken::bearer("t")?.renewed(Renewal::BeforeExpiry(Duration::from_secs(60)));
+        let fetched = Instant::now() - Duration::from_secs(3479);
+        let token = AccessToken::bearer("t")?.renewed(Renewal::BeforeExpiry(Duration::from_secs(120)));
         Ok(token.expires_in_from(fetched, Duration::from_secs(3600)))
     }
 
