@@ -69,3 +69,32 @@ impl Lease {
         self.reads_without.store(0, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_is_wanted_once_when_enough_have_read_without_a_lease() {
+        let lease = Lease::default();
+        let wanted = |reads: u32| (1..=reads).filter(|_| lease.is_wanted()).count();
+        assert_eq!(wanted(WORTH_A_KEEPER - 1), 0);
+        assert_eq!(wanted(1), 1);
+        assert_eq!(wanted(100), 0);
+        lease.count_anew();
+        assert_eq!(wanted(WORTH_A_KEEPER - 1), 0);
+        lease.end();
+        assert_eq!(wanted(WORTH_A_KEEPER - 1), 0, "the end of a lease counts anew, too");
+        assert_eq!(wanted(1), 1);
+    }
+
+    #[test]
+    fn a_term_was_used_or_not_whatever_the_one_before() {
+        let lease = Lease::default();
+        assert!(!lease.was_used());
+        lease.used();
+        lease.used();
+        assert!(lease.was_used());
+        assert!(!lease.was_used());
+    }
+}

@@ -463,6 +463,19 @@ fn shut_down() -> TokenError {
 }
 
 #[cfg(test)]
+impl SingleFlight {
+    /// The edition under lease, and that of the token.
+    pub(super) fn editions(&self) -> (Option<u64>, Option<u64>) {
+        self.slot.editions()
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        let (leased, published) = self.editions();
+        leased.is_some() && leased == published
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

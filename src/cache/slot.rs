@@ -286,3 +286,11 @@ impl Slot {
         self.token.store(None);
     }
 }
+
+#[cfg(test)]
+impl Slot {
+    /// The edition under lease, and that of the token.
+    pub(super) fn editions(&self) -> (Option<u64>, Option<u64>) {
+        (self.lease.edition(), self.token.read(|published| published.map(|published| published.edition)))
+    }
+}

@@ -424,3 +424,10 @@ impl fmt::Debug for TokenCacheBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+impl TokenCache {
+    pub(crate) fn is_leased(&self) -> bool {
+        self.0.single_flight.is_leased()
+    }
+}
