@@ -127,3 +127,6 @@ impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
         OAuth::new(inner, Arc::new(policy), self.replay.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

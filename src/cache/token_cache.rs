@@ -427,7 +427,8 @@ impl fmt::Debug for TokenCacheBuilder {
 
 #[cfg(test)]
 impl TokenCache {
-    pub(crate) fn is_leased(&self) -> bool {
-        self.0.single_flight.is_leased()
+    /// The token under lease of which this thread has a copy.
+    pub(crate) fn leased_generation(&self) -> Option<Generation> {
+        self.0.single_flight.read_leased(&mut |credentials| credentials.generation)
     }
 }
