@@ -150,6 +150,15 @@ impl Tower {
         }
     }
 
+    /// By the clock.
+    fn read(&self) -> Option<u64> {
+        self.single_flight.read(&mut |seen| seen.generation.get()).map(|(seen, _)| seen)
+    }
+
+    fn read_leased(&self) -> Option<u64> {
+        self.single_flight.read_leased(&mut |seen| seen.generation.get())
+    }
+
     fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
     }
@@ -307,6 +316,70 @@ fn who_follows_the_status_misses_neither_the_token_nor_the_end() {
         });
         assert_eq!(last, Some(RefreshState::Closed));
         task.join().unwrap();
+    });
+}
+
+/// A keeper that looks twice, while `act` changes the token. No thread reads what is out of use, and what is leased at the end
+/// is what is there.
+fn model_of_a_keeper(act: impl Fn(&Tower) + Copy + Send + Sync + 'static) {
+    loom::model(move || {
+        let tower = Tower::with(1);
+        let post = tower.single_flight.take_post().expect("it is free");
+        // This thread's copy: missed twice.
+        post.extend_lease().expect("a fresh token");
+        assert_eq!([tower.read(), tower.read(), tower.read_leased()], [Some(1); 3]);
+        let acting = tower.spawn(move |tower| {
+            act(tower);
+            assert_ne!(tower.read_leased(), Some(1), "it is out of use");
+        });
+        let keeping = thread::spawn(move || {
+            post.extend_lease();
+            post
+        });
+        acting.join().unwrap();
+        assert_ne!(tower.read_leased(), Some(1), "it is out of use");
+        let post = keeping.join().unwrap();
+        assert_ne!(tower.read_leased(), Some(1), "it is out of use");
+        let (leased, published) = tower.single_flight.editions();
+        assert!(leased.is_none() || leased == published, "{leased:?} of {published:?}");
+        drop(post);
+        assert_eq!(tower.single_flight.editions().0, None);
+    });
+}
+
+#[test]
+fn a_keeper_leases_no_token_that_is_refused_meanwhile() {
+    model_of_a_keeper(|tower| {
+        assert!(tower.single_flight.invalidate(Generation::FIRST));
+        assert_eq!(tower.read_leased(), None);
+    });
+}
+
+#[test]
+fn a_keeper_leases_no_token_that_is_replaced_meanwhile() {
+    model_of_a_keeper(|tower| {
+        assert!(tower.single_flight.invalidate(Generation::FIRST));
+        tower.fetch();
+        assert_eq!(tower.read(), Some(2));
+    });
+}
+
+#[test]
+fn a_keeper_leases_no_token_of_a_cache_that_is_closed_meanwhile() {
+    model_of_a_keeper(|tower| tower.single_flight.close());
+}
+
+#[test]
+fn a_keeper_that_leaves_its_post_takes_no_lease_of_its_successor() {
+    loom::model(|| {
+        let tower = Tower::with(1);
+        let post = tower.single_flight.take_post().expect("it is free");
+        post.extend_lease().expect("a fresh token");
+        let leaving = thread::spawn(move || drop(post));
+        let successor = tower.single_flight.take_post();
+        let extended = successor.as_ref().is_some_and(|post| post.extend_lease().is_some());
+        leaving.join().unwrap();
+        assert_eq!(tower.single_flight.is_leased(), extended);
     });
 }
 
