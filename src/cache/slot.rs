@@ -294,3 +294,84 @@ impl Slot {
         (self.lease.edition(), self.token.read(|published| published.map(|published| published.edition)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+    use crate::telemetry::Telemetry;
+
+    fn read(slot: &Slot) -> (Generation, bool) {
+        let mut generation = |seen: &Credentials| seen.generation;
+        match slot.leased(&mut generation) {
+            Some(seen) => (seen, true),
+            None => match slot.glance(&mut generation) {
+                Glance::Token(seen, _) => (seen, false),
+                Glance::Nothing | Glance::ClocksAreDue => panic!("there is a fresh token"),
+            },
+        }
+    }
+
+    /// What a thread has read so far: the newest token by the clock, and the newest under lease.
+    #[derive(Default)]
+    struct Reader {
+        seen: AtomicU64,
+        copied: AtomicU64,
+    }
+
+    impl Reader {
+        fn read_until(&self, slot: &Slot, published: &AtomicU64, last: u64) {
+            while self.seen.load(SeqCst) < last {
+                let least = published.load(SeqCst);
+                let (seen, is_leased) = read(slot);
+                assert!(seen.get() >= least, "{seen} was read when {least} was there");
+                self.seen.store(seen.get(), SeqCst);
+                if is_leased {
+                    self.copied.store(seen.get(), SeqCst);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_that_begins_when_a_newer_token_is_there_sees_no_older_one() {
+        const LAST: u64 = 100;
+
+        let (slot, published, readers) =
+            (Slot::new(), AtomicU64::new(0), [Reader::default(), Reader::default()]);
+        let publish = |generation: Generation| {
+            let attached = Telemetry::of("test".into()).attached();
+            let fetched_at = Moment::now(&WallClock::default());
+            let token = AccessToken::bearer("t").unwrap();
+            slot.publish(&CachedToken::new(token, generation, 0.0, fetched_at, attached));
+            published.store(generation.get(), SeqCst);
+        };
+        publish(Generation::FIRST);
+        thread::scope(|scope| {
+            let threads: Vec<_> = readers
+                .iter()
+                .map(|reader| scope.spawn(|| reader.read_until(&slot, &published, LAST)))
+                .collect();
+            let until = |number: u64, of: fn(&Reader) -> &AtomicU64| {
+                while readers.iter().any(|reader| of(reader).load(SeqCst) < number) {
+                    if threads.iter().any(thread::ScopedJoinHandle::is_finished) {
+                        return;
+                    }
+                    thread::yield_now();
+                }
+            };
+            let mut generation = Generation::FIRST;
+            while generation.get() < LAST {
+                until(generation.get(), |reader| &reader.seen);
+                slot.extend_lease(Instant::now()).unwrap();
+                until(generation.get(), |reader| &reader.copied);
+                generation = generation.next();
+                publish(generation);
+            }
+        });
+    }
+}
