@@ -16,7 +16,8 @@ use super::single_flight::{Post, SingleFlight};
 pub(super) fn begin(single_flight: &Arc<SingleFlight>) {
     let Ok(runtime) = Handle::try_current() else { return };
     if runtime.runtime_flavor() == RuntimeFlavor::MultiThread
-        && let Some(post) = single_flight.take_post(runtime.id())
+        && single_flight.has_timer(runtime.id())
+        && let Some(post) = single_flight.take_post()
     {
         runtime.spawn(keep(post));
     }
@@ -91,7 +92,7 @@ mod tests {
     }
 
     fn refuse(single_flight: &SingleFlight) {
-        assert!(single_flight.invalidate(single_flight.generation().unwrap()));
+        assert!(single_flight.invalidate(single_flight.slot.generation().unwrap()));
     }
 
     /// A keeper that has begun.
@@ -160,13 +161,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_is_stale_or_would_be_so_for_less_than_a_term_is_not_leased() {
+    async fn a_token_that_is_stale_or_would_be_so_for_less_than_the_leeway_is_not_leased() {
         for (token, is_leased) in [
             (token().older_by(STALE_AT - SECOND), true),
             (token().older_by(STALE_AT), false),
             // A tenth of the lifetime is the margin at its end.
-            (bearer(75 * SECOND, HOUR), true),
-            (bearer(74 * SECOND, HOUR), false),
+            (bearer(150 * SECOND, HOUR), true),
+            (bearer(149 * SECOND, HOUR), false),
         ] {
             let single_flight = with(token.clone());
             let keeper = keeper(&single_flight).await;

@@ -134,13 +134,17 @@ impl Ledger {
 
     // The keeper.
 
-    pub(super) fn has_timer(&mut self, runtime: runtime::Id) {
+    pub(super) fn found_timer(&mut self, runtime: runtime::Id) {
         self.timer = Some(runtime);
     }
 
-    /// Says whether it was free, and this runtime is one that has a timer.
-    pub(super) fn take_post(&mut self, runtime: runtime::Id) -> bool {
-        !self.is_closed && self.timer == Some(runtime) && !mem::replace(&mut self.has_keeper, true)
+    pub(super) fn has_timer(&self, runtime: runtime::Id) -> bool {
+        self.timer == Some(runtime)
+    }
+
+    /// Says whether it was free.
+    pub(super) fn take_post(&mut self) -> bool {
+        !self.is_closed && !mem::replace(&mut self.has_keeper, true)
     }
 
     pub(super) fn leave_post(&mut self) {

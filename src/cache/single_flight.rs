@@ -268,9 +268,14 @@ impl SingleFlight {
         self.slot.wants_lease()
     }
 
-    /// The post of the keeper, if it is free, for a task of this runtime.
-    pub(super) fn take_post(self: &Arc<Self>, runtime: runtime::Id) -> Option<Post> {
-        let taken = try_lock(&self.ledger).is_some_and(|mut ledger| ledger.take_post(runtime));
+    /// Whether this runtime has a timer, as far as is known.
+    pub(super) fn has_timer(&self, runtime: runtime::Id) -> bool {
+        try_lock(&self.ledger).is_some_and(|ledger| ledger.has_timer(runtime))
+    }
+
+    /// The post of the keeper, if it is free.
+    pub(super) fn take_post(self: &Arc<Self>) -> Option<Post> {
+        let taken = try_lock(&self.ledger).is_some_and(|mut ledger| ledger.take_post());
         if !taken {
             self.slot.lease().count_anew();
         }
@@ -359,8 +364,8 @@ impl Ticket {
     }
 
     /// To be called on the runtime of the fetch, when that has turned out to have a timer.
-    pub(super) fn has_timer(&self, runtime: runtime::Id) {
-        self.of.lock().has_timer(runtime);
+    pub(super) fn found_timer(&self, runtime: runtime::Id) {
+        self.of.lock().found_timer(runtime);
     }
 
     /// Ends `fetch` where the cache is closed.
@@ -552,15 +557,13 @@ mod tests {
     async fn an_error_ends_the_lease_of_a_keeper_that_is_not_run() {
         tokio::time::advance(Duration::from_secs(7200)).await;
         let single_flight = single_flight();
-        let (ticket, runtime) = (open(&single_flight), runtime::Handle::current().id());
-        ticket.has_timer(runtime);
-        ticket.finish(nearly_stale());
+        open(&single_flight).finish(nearly_stale());
         let read = || {
             let mut generation = |credentials: &Credentials| credentials.generation;
             let leased = single_flight.read_leased(&mut generation);
             leased.or_else(|| single_flight.read(&mut generation).map(|(generation, _)| generation))
         };
-        let post = single_flight.take_post(runtime).unwrap();
+        let post = single_flight.take_post().unwrap();
         assert!(post.extend_lease().is_some());
         for _ in 0..4 {
             assert!(read().is_some());
@@ -575,10 +578,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_doubted_before_its_time_goes_on() {
         let single_flight = single_flight();
-        let (ticket, runtime) = (open(&single_flight), runtime::Handle::current().id());
-        ticket.has_timer(runtime);
-        ticket.finish(token());
-        let post = single_flight.take_post(runtime).unwrap();
+        open(&single_flight).finish(token());
+        let post = single_flight.take_post().unwrap();
         assert!(post.extend_lease().is_some());
         single_flight.doubt_lease();
         assert!(single_flight.slot.is_leased());

@@ -309,7 +309,7 @@ async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration)
     let fetched = ticket.fly(caught(async {
         let fetched = tokio::time::timeout(limit, source.fetch_boxed());
         // It would have panicked otherwise.
-        ticket.has_timer(Handle::current().id());
+        ticket.found_timer(Handle::current().id());
         match fetched.await {
             Ok(fetched) => fetched,
             Err(_) => Err(TokenError::new(
