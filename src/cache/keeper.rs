@@ -63,11 +63,11 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const TERM: Duration = Duration::from_secs(30);
     /// When [`token`] becomes stale.
-    const STALE_AT: Duration = Duration::from_secs(3000);
+    const STALE_AT: Duration = Duration::from_secs(3010);
 
-    /// Valid for an hour, and to be renewed ten minutes before its end.
+    /// Valid for an hour, and to be renewed before its end. Not at the end of a term.
     fn token() -> AccessToken {
-        bearer(HOUR, 600 * SECOND)
+        bearer(HOUR, HOUR - STALE_AT)
     }
 
     fn bearer(lifetime: Duration, window: Duration) -> AccessToken {
@@ -203,6 +203,18 @@ mod tests {
         sleep(2 * SECOND).await;
         settle().await;
         assert_off_duty(&single_flight, &keeper);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_read_by_the_clock_only_is_used_too() {
+        let single_flight = with(token());
+        let keeper = keeper(&single_flight).await;
+        for _ in 0..10 {
+            single_flight.read(&mut |_| ()).unwrap();
+            sleep(TERM).await;
+        }
+        assert!(single_flight.is_leased());
+        assert!(!keeper.is_finished());
     }
 
     #[tokio::test(start_paused = true)]

@@ -370,6 +370,28 @@ fn a_keeper_leases_no_token_of_a_cache_that_is_closed_meanwhile() {
 }
 
 #[test]
+fn a_keeper_leases_no_token_that_has_got_older_meanwhile() {
+    loom::model(|| {
+        let asleep = Arc::new(AtomicU64::new(0));
+        let tower = Tower::asleep_for(Arc::clone(&asleep));
+        tower.fetch();
+        let post = tower.single_flight.take_post().expect("it is free");
+        post.extend_lease().expect("a fresh token");
+        let (_, young) = tower.single_flight.editions();
+        let noticing = tower.spawn(move |tower| {
+            asleep.store(1000, Ordering::SeqCst);
+            tower.single_flight.compare_clocks();
+            assert_ne!(tower.single_flight.editions().0, young, "it is out of use");
+        });
+        post.extend_lease();
+        noticing.join().unwrap();
+        let (leased, published) = tower.single_flight.editions();
+        assert_ne!(published, young);
+        assert!(leased.is_none() || leased == published, "{leased:?} of {published:?}");
+    });
+}
+
+#[test]
 fn a_keeper_that_leaves_its_post_takes_no_lease_of_its_successor() {
     loom::model(|| {
         let tower = Tower::with(1);

@@ -303,17 +303,18 @@ async fn a_refusal_that_comes_after_the_end_of_its_service_takes_the_token_out_o
 
 #[tokio::test]
 async fn each_service_learns_from_its_own_answers_whichever_was_used_before_on_the_thread() {
-    let caches = [numbered().build(), numbered().build()];
-    for cache in &caches {
-        cache.token().await.unwrap();
-        let layer = OAuthLayer::new(cache.clone(), origins()).replay(Never);
-        layer.layer(Api::default()).oneshot(get()).await.unwrap();
+    for refused in [0, 1] {
+        let caches = [numbered().build(), numbered().build()];
+        for cache in &caches {
+            cache.token().await.unwrap();
+            let layer = OAuthLayer::new(cache.clone(), origins()).replay(Never);
+            layer.layer(Api::default()).oneshot(get()).await.unwrap();
+        }
+        let (answer, api) = by_hand();
+        answer.send(StatusCode::UNAUTHORIZED).unwrap();
+        let refusing = OAuthLayer::new(caches[refused].clone(), origins()).replay(Never).layer(api);
+        refusing.oneshot(get()).await.unwrap();
+        assert!(caches[refused].current().is_none());
+        assert!(caches[1 - refused].current().is_some());
     }
-    // The spare share is of the second.
-    let (answer, api) = by_hand();
-    answer.send(StatusCode::UNAUTHORIZED).unwrap();
-    let refusing = OAuthLayer::new(caches[0].clone(), origins()).replay(Never).layer(api);
-    refusing.oneshot(get()).await.unwrap();
-    assert!(caches[0].current().is_none());
-    assert!(caches[1].current().is_some());
 }
