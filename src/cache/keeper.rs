@@ -67,7 +67,7 @@ mod tests {
 
     /// Valid for an hour, and to be renewed before its end. Not at the end of a term.
     fn token() -> AccessToken {
-        bearer(HOUR, HOUR - STALE_AT)
+        bearer(HOUR, HOUR.saturating_sub(STALE_AT))
     }
 
     fn bearer(lifetime: Duration, window: Duration) -> AccessToken {
@@ -138,7 +138,7 @@ mod tests {
         let single_flight = with(token());
         let keeper = keeper(&single_flight).await;
         assert!(single_flight.is_leased());
-        use_for(&single_flight, STALE_AT - MILLISECOND).await;
+        use_for(&single_flight, STALE_AT.saturating_sub(MILLISECOND)).await;
         assert!(single_flight.is_leased());
         assert!(!keeper.is_finished());
         // A timer is late by up to a millisecond.
@@ -153,7 +153,7 @@ mod tests {
         let post = single_flight.take_post().unwrap();
         let start = Instant::now();
         assert_eq!(post.extend_lease(), Some(start + TERM));
-        sleep(STALE_AT - TERM / 2).await;
+        sleep(STALE_AT.saturating_sub(TERM / 2)).await;
         assert_eq!(post.extend_lease(), Some(start + STALE_AT));
         sleep(TERM / 2).await;
         assert_eq!(post.extend_lease(), None);
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_stale_or_would_be_so_for_less_than_the_leeway_is_not_leased() {
         for (token, is_leased) in [
-            (token().older_by(STALE_AT - SECOND), true),
+            (token().older_by(STALE_AT.saturating_sub(SECOND)), true),
             (token().older_by(STALE_AT), false),
             // A tenth of the lifetime is the margin at its end.
             (bearer(150 * SECOND, HOUR), true),
@@ -198,7 +198,7 @@ mod tests {
         }
         sleep(TERM).await;
         assert!(single_flight.is_leased(), "it was used in this term");
-        sleep(TERM - 2 * SECOND).await;
+        sleep(TERM.saturating_sub(2 * SECOND)).await;
         assert!(single_flight.is_leased(), "the next one is not over");
         sleep(2 * SECOND).await;
         settle().await;
@@ -313,7 +313,7 @@ mod tests {
         assert_ne!(older, awake, "it is older than it was");
         assert_eq!(leased, older, "and fresh still");
 
-        asleep.for_another(STALE_AT - 1000 * SECOND);
+        asleep.for_another(STALE_AT.saturating_sub(1000 * SECOND));
         use_for(&single_flight, TERM).await;
         assert_off_duty(&single_flight, &keeper);
         assert_eq!(read(&single_flight), Some(1), "it is stale");

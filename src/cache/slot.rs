@@ -326,9 +326,9 @@ mod tests {
     impl Reader {
         fn read_until(&self, slot: &Slot, published: &AtomicU64, last: u64) {
             while self.seen.load(SeqCst) < last {
-                let least = published.load(SeqCst);
+                let known = published.load(SeqCst);
                 let (seen, is_leased) = read(slot);
-                assert!(seen.get() >= least, "{seen} was read when {least} was there");
+                assert!(seen.get() >= known, "{seen} was read when {known} was there");
                 self.seen.store(seen.get(), SeqCst);
                 if is_leased {
                     self.copied.store(seen.get(), SeqCst);

@@ -127,3 +127,35 @@ fn is_error(status: StatusCode) -> bool {
 fn is_no_answer(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{cache::TokenCache, token::AccessToken};
+
+    fn answers() -> Arc<Answers> {
+        let cache = TokenCache::new(|| async { AccessToken::bearer("t") });
+        Arc::new(Answers::new(cache.in_use(), Verdict::default(), Arc::new(Breaker::new(1))))
+    }
+
+    #[test]
+    fn a_thread_keeps_one_share_for_its_next_request_and_none_beyond_its_end() {
+        let (answers, others) = (answers(), answers());
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                drop(SharedAnswers::of(&answers));
+                assert_eq!(Arc::strong_count(&answers), 2, "it is kept");
+                let (one, other) = (SharedAnswers::of(&answers), SharedAnswers::of(&answers));
+                assert_eq!(Arc::strong_count(&answers), 3, "and used");
+                drop((one, other));
+                assert_eq!(Arc::strong_count(&answers), 2);
+                drop(SharedAnswers::of(&others));
+                assert_eq!([&answers, &others].map(Arc::strong_count), [1, 2], "it makes room");
+            });
+            thread.join().unwrap();
+        });
+        assert_eq!([&answers, &others].map(Arc::strong_count), [1, 1]);
+    }
+}
