@@ -28,6 +28,7 @@ use crate::{
     error::{TokenError, TokenErrorKind},
     presentation::{Consequence, OriginId, Policy, Presented, Refusal, SharedAnswers, Shown},
     replay::{KeptRequest, Replay},
+    sync::{Mutex, lock},
     telemetry::Without,
 };
 
@@ -105,20 +106,36 @@ struct Retry {
 /// What one more attempt needs.
 pub(crate) struct Again<S, R, K> {
     kept: KeptRequest<K>,
-    service: S,
-    policy: Arc<Policy>,
+    common: Arc<Common<S>>,
     replay: R,
 }
 
 impl<S, R, K> Again<S, R, K> {
-    pub(crate) fn new(kept: KeptRequest<K>, service: S, policy: Arc<Policy>, replay: R) -> Box<Self> {
-        Box::new(Self { kept, service, policy, replay })
+    pub(crate) fn new(kept: KeptRequest<K>, common: Arc<Common<S>>, replay: R) -> Box<Self> {
+        Box::new(Self { kept, common, replay })
+    }
+}
+
+/// What a service and its clones have in common.
+pub(crate) struct Common<S> {
+    pub(crate) policy: Policy,
+    /// Cloned for the attempts that are made once more, which are few: with each request it would cost all of them.
+    service: Mutex<S>,
+}
+
+impl<S: Clone> Common<S> {
+    pub(crate) fn new(policy: Policy, service: S) -> Self {
+        Self { policy, service: Mutex::new(service) }
+    }
+
+    fn service(&self) -> S {
+        lock(&self.service).clone()
     }
 }
 
 struct Waiting<S, R, D> {
     service: S,
-    policy: Arc<Policy>,
+    common: Arc<Common<S>>,
     replay: R,
     origin: OriginId,
     draft: D,
@@ -170,14 +187,14 @@ where
 
     pub(crate) fn obtaining(
         service: S,
-        policy: Arc<Policy>,
+        common: Arc<Common<S>>,
         replay: R,
         origin: OriginId,
         request: Request<R::Body>,
         kept: Option<KeptRequest<R::Kept>>,
     ) -> Self {
         let draft = Draft::First(Unsent { request, kept, retry: None });
-        Self { state: State::obtaining(Waiting { service, policy, replay, origin, draft }) }
+        Self { state: State::obtaining(Waiting { service, common, replay, origin, draft }) }
     }
 }
 
@@ -187,14 +204,14 @@ where
     R: Replay<B>,
 {
     fn obtaining(waiting: WaitingDraft<S, R, B>) -> Self {
-        let token = waiting.policy.tokens.pending_token();
+        let token = waiting.common.policy.tokens.pending_token();
         Self::Obtaining { token, waiting: Some(Box::new(waiting)) }
     }
 }
 
 impl<S, R, B, ResBody> Future for ResponseFuture<S, R, B>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<B>,
     ResBody: Body + 'static,
@@ -222,7 +239,7 @@ where
 
 impl<S, R, B, ResBody> State<S, R, B>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<B>,
     ResBody: Body + 'static,
@@ -297,7 +314,7 @@ fn after_answer<S, R, B, ResBody>(
     attempt: Option<Attempt<S, R, R::Kept>>,
 ) -> Step<S, R, B>
 where
-    S: Service<Request<R::Body>, Response = Response<ResBody>>,
+    S: Service<Request<R::Body>, Response = Response<ResBody>> + Clone,
     R: Replay<B>,
     ResBody: 'static,
 {
@@ -327,10 +344,11 @@ where
     };
     match again {
         Some(again) if again.replay.can_replay(again.kept.body()) => {
-            let Again { kept, service, policy, replay } = *again;
+            let Again { kept, common, replay } = *again;
+            let service = common.service();
             let retry = Retry { refused: refusal.generation, is_cause };
             let draft = Draft::Again { retry, response, kept };
-            ControlFlow::Continue(State::obtaining(Waiting { service, policy, replay, origin, draft }))
+            ControlFlow::Continue(State::obtaining(Waiting { service, common, replay, origin, draft }))
         }
         _ => ControlFlow::Break(Ok(response)),
     }
@@ -345,13 +363,13 @@ where
     R: Replay<B>,
     ResBody: Body,
 {
-    let Waiting { service, policy, replay, origin, draft } = waiting;
+    let Waiting { service, common, replay, origin, draft } = waiting;
     let mut refusal = None;
     let unsent = match (draft, token) {
         (Draft::First(unsent), Ok(_)) => unsent,
         (Draft::First(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
         (Draft::Again { retry, response, kept }, Ok(token))
-            if !policy.tokens.are_same(retry.refused, token.generation()) =>
+            if !common.policy.tokens.are_same(retry.refused, token.generation()) =>
         {
             match kept.restore(|kept| replay.replay(kept)) {
                 // The response goes first: an unread body may hold the connection that the retry waits for.
@@ -368,7 +386,7 @@ where
             return ControlFlow::Break(Ok(response));
         }
     };
-    let waiting = Some(Box::new(Waiting { service, policy, replay, origin, draft: unsent }));
+    let waiting = Some(Box::new(Waiting { service, common, replay, origin, draft: unsent }));
     ControlFlow::Continue(match refusal {
         Some(refusal) => State::Draining { refusal, waiting },
         None => State::Readying { waiting },
@@ -382,7 +400,8 @@ where
     S: Service<Request<R::Body>>,
     R: Replay<B>,
 {
-    let Waiting { mut service, policy, replay, origin, draft: mut unsent } = waiting;
+    let Waiting { mut service, common, replay, origin, draft: mut unsent } = waiting;
+    let policy = &common.policy;
     ControlFlow::Continue(match policy.present(unsent.request.headers_mut()) {
         Presented::Token(shown) => {
             let Unsent { request, kept, retry } = unsent;
@@ -393,13 +412,13 @@ where
             let answers = SharedAnswers::of(&policy.answers);
             let turn = match retry {
                 Some(retry) => Turn::Retry(retry),
-                None => Turn::First(kept.map(|kept| Again::new(kept, service, policy, replay))),
+                None => Turn::First(kept.map(|kept| Again::new(kept, common, replay))),
             };
             State::Calling { future, attempt: Some(Attempt { answers, origin, shown, turn }) }
         }
         Presented::NoToken => {
             let draft = Draft::First(unsent);
-            State::obtaining(Waiting { service, policy, replay, origin, draft })
+            State::obtaining(Waiting { service, common, replay, origin, draft })
         }
         Presented::Declined => {
             policy.tell_without(Without::Header);

@@ -111,7 +111,7 @@ impl<R> OAuthLayer<R> {
     }
 }
 
-impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
+impl<S: Clone, R: Clone> Layer<S> for OAuthLayer<R> {
     type Service = OAuth<S, R>;
 
     fn layer(&self, inner: S) -> OAuth<S, R> {
@@ -124,7 +124,7 @@ impl<S, R: Clone> Layer<S> for OAuthLayer<R> {
                 Arc::clone(&self.breaker),
             )),
         };
-        OAuth::new(inner, Arc::new(policy), self.replay.clone())
+        OAuth::new(inner, policy, self.replay.clone())
     }
 }
 

@@ -9,7 +9,7 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::{
-    future::{Again, ResponseFuture},
+    future::{Again, Common, ResponseFuture},
     presentation::{Policy, Presented, SharedAnswers},
     replay::{CloneBody, KeptRequest, Replay},
     telemetry::Without,
@@ -32,15 +32,25 @@ use crate::{
 /// ```
 pub struct OAuth<S, R = CloneBody> {
     inner: S,
-    policy: Arc<Policy>,
+    common: Arc<Common<S>>,
+    /// Somebody had the inner service to change, so that it may differ from what is common.
+    is_changed: bool,
     replay: R,
 }
 
-impl<S, R> OAuth<S, R> {
-    pub(crate) fn new(inner: S, policy: Arc<Policy>, replay: R) -> Self {
-        Self { inner, policy, replay }
+impl<S: Clone, R> OAuth<S, R> {
+    pub(crate) fn new(inner: S, policy: Policy, replay: R) -> Self {
+        let common = Arc::new(Common::new(policy, inner.clone()));
+        Self { inner, common, is_changed: false, replay }
     }
 
+    /// The policy, with a service for further attempts that is like the inner one.
+    fn renewed(&self) -> Arc<Common<S>> {
+        Arc::new(Common::new(self.common.policy.clone(), self.inner.clone()))
+    }
+}
+
+impl<S, R> OAuth<S, R> {
     /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -48,6 +58,7 @@ impl<S, R> OAuth<S, R> {
 
     /// The inner service, to change.
     pub fn get_mut(&mut self) -> &mut S {
+        self.is_changed = true;
         &mut self.inner
     }
 
@@ -62,7 +73,7 @@ impl<S, R> OAuth<S, R> {
         S: Service<Request<R::Body>>,
         R: Replay<B>,
     {
-        self.policy.tell_without(reason);
+        self.common.policy.tell_without(reason);
         let request = request.map(|body| self.replay.pass(body));
         ResponseFuture::passing_through(self.inner.call(request))
     }
@@ -85,7 +96,11 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(origin) = self.policy.origins.find(request.uri()) else {
+        if self.is_changed {
+            self.common = self.renewed();
+            self.is_changed = false;
+        }
+        let Some(origin) = self.common.policy.origins.find(request.uri()) else {
             return self.pass(request, Without::Origin);
         };
         let mut kept = None;
@@ -96,23 +111,21 @@ where
         });
         // Kept before the token goes on: the copy must not hold a token that may be refused.
         let kept = kept.map(|body| KeptRequest::of(&request, body));
-        match self.policy.present(request.headers_mut()) {
+        match self.common.policy.present(request.headers_mut()) {
             Presented::Token(shown) => {
-                let again = kept.map(|kept| {
-                    Again::new(kept, self.inner.clone(), Arc::clone(&self.policy), self.replay.clone())
-                });
-                let answers = SharedAnswers::of(&self.policy.answers);
+                let again = kept.map(|kept| Again::new(kept, Arc::clone(&self.common), self.replay.clone()));
+                let answers = SharedAnswers::of(&self.common.policy.answers);
                 ResponseFuture::calling(self.inner.call(request), answers, origin, shown, again)
             }
             Presented::NoToken => {
                 // The instance that was polled ready is the one to call, so that the clone stays here.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                let (policy, replay) = (Arc::clone(&self.policy), self.replay.clone());
-                ResponseFuture::obtaining(service, policy, replay, origin, request, kept)
+                let (common, replay) = (Arc::clone(&self.common), self.replay.clone());
+                ResponseFuture::obtaining(service, common, replay, origin, request, kept)
             }
             Presented::Declined => {
-                self.policy.tell_without(Without::Header);
+                self.common.policy.tell_without(Without::Header);
                 ResponseFuture::passing_through(self.inner.call(request))
             }
         }
@@ -121,7 +134,8 @@ where
 
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy), replay: self.replay.clone() }
+        let common = if self.is_changed { self.renewed() } else { Arc::clone(&self.common) };
+        Self { inner: self.inner.clone(), common, is_changed: false, replay: self.replay.clone() }
     }
 }
 
@@ -129,8 +143,8 @@ impl<S: fmt::Debug, R> fmt::Debug for OAuth<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuth")
             .field("inner", &self.inner)
-            .field("tokens", &self.policy.tokens)
-            .field("origins", &self.policy.origins)
+            .field("tokens", &self.common.policy.tokens)
+            .field("origins", &self.common.policy.origins)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 /// What all requests of a service have in common.
 ///
 /// On a cache line of its own: that of its reference count is written with each clone of the service.
+#[derive(Clone)]
 #[repr(align(64))]
 pub(crate) struct Policy {
     pub(crate) tokens: TokenCache,
