@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unchecked_time_subtraction)] // that is how a test fails
 
 mod cancellation;
+mod changed_service;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
