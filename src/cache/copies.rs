@@ -11,7 +11,6 @@ use super::slot::{Credentials, Published};
 /// The most copies of one thread.
 const MOST: usize = 8;
 
-#[derive(Default)]
 struct Copies {
     held: Vec<Copy>,
     /// The edition that was asked for last and not there.

@@ -55,14 +55,17 @@ impl Schedule {
         [self.stale_at, self.expired_at].into_iter().flatten().filter(|at| *at > now).min()
     }
 
-    /// From when on the token is stale, and for how long it may then be used.
-    pub(super) fn stale(&self) -> (Option<Instant>, Duration) {
-        let leeway = match (self.stale_at, self.expired_at) {
+    pub(super) fn stale_at(&self) -> Option<Instant> {
+        self.stale_at
+    }
+
+    /// For how long the token may be used after it became stale.
+    pub(super) fn leeway(&self) -> Duration {
+        match (self.stale_at, self.expired_at) {
             (_, None) => Duration::MAX,
             (None, Some(_)) => Duration::ZERO,
             (Some(stale), Some(expired)) => expired.saturating_duration_since(stale),
-        };
-        (self.stale_at, leeway)
+        }
     }
 
     pub(super) fn at(&self, now: Instant) -> Freshness {

@@ -121,7 +121,7 @@ impl SingleFlight {
         };
         let ledger = self.lock();
         // Unless it was refused or replaced meanwhile, or another has found the same.
-        let is_news = self.slot.get().is_some_and(|current| current.is(&token));
+        let is_news = self.slot.holds(&token);
         if is_news {
             self.slot.publish(&older);
         }

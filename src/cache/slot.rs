@@ -1,6 +1,6 @@
 //! The one token that may be sent now.
 
-use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU64, ops::Deref, ptr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -63,8 +63,11 @@ pub(super) struct Published {
 impl Published {
     /// Not where it is stale for a short time only, in which its keeper might be late.
     fn can_be_leased(&self) -> bool {
-        let (_, leeway) = self.schedule.stale();
-        leeway >= LEAST_LEEWAY
+        self.schedule.leeway() >= LEAST_LEEWAY
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.schedule.at(now) == Freshness::Fresh
     }
 }
 
@@ -113,11 +116,6 @@ impl CachedToken {
         let attached = self.0.credentials.attached.clone();
         let older = Self::new(older, self.generation(), self.0.chance, Moment::now(clock), attached);
         Some((slept, older))
-    }
-
-    /// Whether they are one, and not merely equal.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What to pass to [`TokenCache::invalidate`](crate::TokenCache::invalidate) when this token was refused.
@@ -232,10 +230,9 @@ impl Slot {
     }
 
     pub(super) fn has_outlived_lease(&self, now: Instant) -> bool {
-        let is_fresh = |published: Option<&Published>| {
-            published.is_some_and(|published| published.schedule.at(now) == Freshness::Fresh)
-        };
-        self.lease.edition().is_some() && !self.token.read(is_fresh)
+        let is_fresh =
+            || self.token.read(|published| published.is_some_and(|published| published.is_fresh(now)));
+        self.lease.edition().is_some() && !is_fresh()
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -245,9 +242,11 @@ impl Slot {
     /// Leases the token, and says until when that is to be looked at again. `None`: there is none to be leased.
     pub(super) fn extend_lease(&self, now: Instant) -> Option<Instant> {
         let lease = self.token.read(|published| {
-            let published = published.filter(|published| published.schedule.at(now) == Freshness::Fresh)?;
-            let (stale_at, _) = published.schedule.stale();
-            let until = [stale_at, now.checked_add(COMPARED_EVERY)].into_iter().flatten().min()?;
+            let published = published.filter(|published| published.is_fresh(now))?;
+            let until = [published.schedule.stale_at(), now.checked_add(COMPARED_EVERY)]
+                .into_iter()
+                .flatten()
+                .min()?;
             published.can_be_leased().then_some((published.edition, until))
         });
         match lease {
@@ -267,9 +266,10 @@ impl Slot {
         self.token.load().map(CachedToken)
     }
 
+    /// Whether this is the token that is there, and not merely an equal one.
     pub(super) fn holds(&self, token: &CachedToken) -> bool {
         self.token
-            .read(|published| published.is_some_and(|published| std::ptr::eq(published, &raw const *token.0)))
+            .read(|published| published.is_some_and(|published| ptr::eq(published, Arc::as_ptr(&token.0))))
     }
 
     pub(super) fn generation(&self) -> Option<Generation> {

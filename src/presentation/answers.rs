@@ -65,7 +65,6 @@ impl Answers {
         is_error(response.status()) || self.verdict.is_refusal_without_error() || self.watches_ends()
     }
 
-    #[inline]
     pub(crate) fn is_refusal<B>(&self, shown: Shown, response: &Response<B>) -> bool {
         self.verdict.is_refusal(response.status(), response.headers(), shown.scheme)
     }

@@ -18,24 +18,17 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     /// `scheme` is that of the token.
-    #[inline]
     pub(crate) fn is_refusal(&self, status: StatusCode, headers: &HeaderMap, scheme: Scheme) -> bool {
-        let is_named = status == StatusCode::UNAUTHORIZED || self.is_further(status);
-        (is_named || self.grpc) && self.is_refusal_by_its_headers(is_named, headers, scheme)
+        if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
+            return new_token_may_help(headers, scheme);
+        }
+        self.grpc && is_unauthenticated(headers)
     }
 
     /// Whether a response may be a refusal though its status is none of those of errors.
     #[inline]
     pub(super) fn is_refusal_without_error(&self) -> bool {
         self.grpc || !self.statuses.is_empty()
-    }
-
-    fn is_further(&self, status: StatusCode) -> bool {
-        !self.statuses.is_empty() && self.statuses.contains(&status)
-    }
-
-    fn is_refusal_by_its_headers(&self, is_named: bool, headers: &HeaderMap, scheme: Scheme) -> bool {
-        if is_named { new_token_may_help(headers, scheme) } else { self.grpc && is_unauthenticated(headers) }
     }
 }
 
