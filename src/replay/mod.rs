@@ -32,9 +32,9 @@
 //!   your API in this, use [`Never`].
 //! - A request that is not retried still takes its refused token out of use, for the next one; unless the last new token did
 //!   not help either.
-//! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of four causes: a body that is not
-//!   `Clone` (use [`BufferBody`]), an inner service that is not `Clone`, one that is no HTTP service (such as a bare
-//!   `reqwest::Client`), or one whose response has a body that is no [`http_body::Body`].
+//! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of three causes: a body that is not
+//!   `Clone` (use [`BufferBody`]), an inner service that is no HTTP service (such as a bare `reqwest::Client`), or one whose
+//!   response has a body that is no [`http_body::Body`]. A service that is not `Clone` is refused when it is wrapped.
 //! - `Clone` is not always a copy: a body that shares one stream among its clones is for [`BufferBody`].
 
 mod buffer;
