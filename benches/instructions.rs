@@ -26,8 +26,8 @@ use tower::{Layer, Service, ServiceBuilder};
 use tower_oauth::{AccessToken, CachedToken, OAuth, OAuthLayer, Origins, TokenCache, replay::Never};
 
 use support::{
-    Body, Inner, RUNTIME, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, request, requests::warm_up,
-    settle, static_header, token,
+    Body, Inner, RUNTIME, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, peers::ClonePerRequest,
+    request, requests::warm_up, settle, static_header, token,
 };
 
 library_benchmark_group!(name = attach, benchmarks = [attach_kept, attach_cloned]);
@@ -59,9 +59,9 @@ fn attach_kept<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
 
 // The header alone, from a service that is cloned for each request.
 #[library_benchmark]
-#[bench::bare_cloned(warm(EachCloned(Inner), request))]
-#[bench::static_header_cloned(warm(EachCloned(static_header().layer(Inner)), request))]
-#[bench::oauth_never_cloned(warm(EachCloned(oauth().replay(Never).layer(Inner)), request))]
+#[bench::bare_cloned(warm(ClonePerRequest(Inner), request))]
+#[bench::static_header_cloned(warm(ClonePerRequest(static_header().layer(Inner)), request))]
+#[bench::oauth_never_cloned(warm(ClonePerRequest(oauth().replay(Never).layer(Inner)), request))]
 fn attach_cloned<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     send(warm)
 }
@@ -153,25 +153,6 @@ fn warm_cache() -> TokenCache {
     }
     settle();
     cache
-}
-
-/// Calls a clone, as clients that are shared do.
-struct EachCloned<S>(S);
-
-impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for EachCloned<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        let mut clone = black_box(&self.0).clone();
-        assert!(clone.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-        clone.call(request)
-    }
 }
 
 type Refused = Pin<Box<<OAuth<RefusesTheFirst> as Service<Request<Body>>>::Future>>;
