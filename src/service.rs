@@ -1,27 +1,30 @@
+//! The service that the layer makes: the first step of a request.
+
 use std::{
     fmt, mem,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 use crate::{
-    future::{Again, Common, ResponseFuture},
-    presentation::{Policy, Presented, SharedAnswers},
-    replay::{CloneBody, KeptRequest, Replay},
-    telemetry::Without,
+    attach::{Attachment, attach},
+    error::BoxError,
+    future::{ResponseFuture, RetryParts, Shared},
+    replay::{CloneBody, Replay, SavedRequest},
+    telemetry::{Event, SkipReason},
 };
 
-/// The service that an [`OAuthLayer`](crate::OAuthLayer) makes of `S`.
+/// The service that an [`OAuthLayer`](crate::OAuthLayer) makes of an inner service `S`.
 ///
-/// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) where a request could not be sent for
-/// want of a token. Readiness is that of `S`. Clones share the token.
+/// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) if a request
+/// could not be sent for lack of a token. Its readiness is that of `S`. Clones share the token.
 ///
-/// A refused request whose token could not be replaced is answered with the refusal itself. Where the refresh failed, why
-/// is in its extensions:
+/// If the token of a rejected request cannot be replaced, the response is the rejection itself. If
+/// the refresh failed, its error is in the extensions of that response:
 ///
 /// ```
 /// # fn example(response: http::Response<()>) {
@@ -32,50 +35,57 @@ use crate::{
 /// ```
 pub struct OAuth<S, R = CloneBody> {
     inner: S,
-    common: Arc<Common<S>>,
-    /// Somebody had the inner service to change, so that it may differ from what is common.
-    is_changed: bool,
+    shared: Arc<Shared<S>>,
+    /// True if `get_mut` was called: the inner service may differ from the one in `shared`.
+    inner_changed: bool,
     replay: R,
 }
 
 impl<S: Clone, R> OAuth<S, R> {
-    pub(crate) fn new(inner: S, policy: Policy, replay: R) -> Self {
-        let common = Arc::new(Common::new(policy, inner.clone()));
-        Self { inner, common, is_changed: false, replay }
+    pub(crate) fn from_parts(inner: S, shared: Shared<S>, replay: R) -> Self {
+        Self { inner, shared: Arc::new(shared), inner_changed: false, replay }
     }
 
-    /// The policy, with a service for further attempts that is like the inner one.
-    fn renewed(&self) -> Arc<Common<S>> {
-        Arc::new(Common::new(self.common.policy.clone(), self.inner.clone()))
+    /// Returns the shared data, with a service for retries that equals the inner one.
+    fn up_to_date_shared(&self) -> Arc<Shared<S>> {
+        if self.inner_changed {
+            Arc::new(self.shared.with_service(self.inner.clone()))
+        } else {
+            Arc::clone(&self.shared)
+        }
     }
 }
 
 impl<S, R> OAuth<S, R> {
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to change.
+    /// Returns the inner service, to change it.
     pub fn get_mut(&mut self) -> &mut S {
-        self.is_changed = true;
+        self.inner_changed = true;
         &mut self.inner
     }
 
-    /// The inner service, without the layer.
+    /// Returns the inner service, without the layer.
     pub fn into_inner(self) -> S {
         self.inner
     }
 
-    /// Sends a request that gets no token.
-    fn pass<B>(&mut self, request: Request<B>, reason: Without) -> ResponseFuture<S, R, B>
+    /// Sends a request without a token.
+    fn send_without_token<B>(
+        &mut self,
+        request: Request<B>,
+        reason: SkipReason,
+    ) -> ResponseFuture<S, R, B>
     where
         S: Service<Request<R::Body>>,
         R: Replay<B>,
     {
-        self.common.policy.tell_without(reason);
+        self.shared.tokens.telemetry().emit(Event::SentWithoutToken { reason });
         let request = request.map(|body| self.replay.pass(body));
-        ResponseFuture::passing_through(self.inner.call(request))
+        ResponseFuture::without_token(self.inner.call(request))
     }
 }
 
@@ -96,46 +106,62 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if self.is_changed {
-            self.common = self.renewed();
-            self.is_changed = false;
+        if self.inner_changed {
+            self.shared = self.up_to_date_shared();
+            self.inner_changed = false;
         }
-        let Some(origin) = self.common.policy.origins.find(request.uri()) else {
-            return self.pass(request, Without::Origin);
+        let Some(origin) = self.shared.origins.find(request.uri()) else {
+            return self.send_without_token(request, SkipReason::Origin);
         };
-        let mut kept = None;
+        if has_authorization(request.headers()) {
+            return self.send_without_token(request, SkipReason::AuthorizationHeader);
+        }
+        let mut saved_body = None;
         let mut request = request.map(|body| {
-            let (body, copy) = self.replay.keep(body);
-            kept = copy;
+            let (body, saved) = self.replay.keep(body);
+            saved_body = saved;
             body
         });
-        // Kept before the token goes on: the copy must not hold a token that may be refused.
-        let kept = kept.map(|body| KeptRequest::of(&request, body));
-        match self.common.policy.present(request.headers_mut()) {
-            Presented::Token(shown) => {
-                let again = kept.map(|kept| Again::new(kept, Arc::clone(&self.common), self.replay.clone()));
-                let answers = SharedAnswers::of(&self.common.policy.answers);
-                ResponseFuture::calling(self.inner.call(request), answers, origin, shown, again)
+        // Saved before the token is attached: the copy must not hold a token that may be rejected.
+        let saved = saved_body.map(|body| SavedRequest::new(&request, body));
+        match attach(&self.shared.tokens, origin, request.headers_mut()) {
+            Attachment::Attached(token) => {
+                let replay = || self.replay.clone();
+                let retry = saved.map(|saved| Box::new(RetryParts { saved, replay: replay() }));
+                let shared = Arc::clone(&self.shared);
+                ResponseFuture::with_token(self.inner.call(request), shared, token, retry)
             }
-            Presented::NoToken => {
-                // The instance that was polled ready is the one to call, so that the clone stays here.
+            Attachment::NoToken => {
+                // The instance that was polled ready must be the one that is called, so the clone
+                // stays here.
                 let clone = self.inner.clone();
                 let service = mem::replace(&mut self.inner, clone);
-                let (common, replay) = (Arc::clone(&self.common), self.replay.clone());
-                ResponseFuture::obtaining(service, common, replay, origin, request, kept)
+                let (shared, replay) = (Arc::clone(&self.shared), self.replay.clone());
+                ResponseFuture::awaiting_token(service, shared, replay, origin, request, saved)
             }
-            Presented::Declined => {
-                self.common.policy.tell_without(Without::Header);
-                ResponseFuture::passing_through(self.inner.call(request))
+            Attachment::Skipped(reason) => {
+                self.shared.tokens.telemetry().emit(Event::SentWithoutToken { reason });
+                ResponseFuture::without_token(self.inner.call(request))
             }
         }
     }
 }
 
+/// Returns true if the request brings a header of its own. A scan of the few names that a request
+/// has is faster than a lookup.
+#[inline]
+fn has_authorization(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == AUTHORIZATION)
+}
+
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
     fn clone(&self) -> Self {
-        let common = if self.is_changed { self.renewed() } else { Arc::clone(&self.common) };
-        Self { inner: self.inner.clone(), common, is_changed: false, replay: self.replay.clone() }
+        Self {
+            inner: self.inner.clone(),
+            shared: self.up_to_date_shared(),
+            inner_changed: false,
+            replay: self.replay.clone(),
+        }
     }
 }
 
@@ -143,8 +169,8 @@ impl<S: fmt::Debug, R> fmt::Debug for OAuth<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuth")
             .field("inner", &self.inner)
-            .field("tokens", &self.common.policy.tokens)
-            .field("origins", &self.common.policy.origins)
+            .field("token_cache", &self.shared.tokens)
+            .field("origins", &self.shared.origins)
             .finish_non_exhaustive()
     }
 }

@@ -1,27 +1,31 @@
-//! When the next token request may be made after one that failed: a pure function of the failures and of time.
+//! The pause between a failed token request and the next one: a pure function of the failures and
+//! of time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{TokenError, TokenErrorKind};
+use crate::{
+    doubling_delay::doubling_delay,
+    error::{TokenError, TokenErrorKind},
+};
 
-/// How long failures of one class keep the next attempt away.
+/// The pauses after failures of one class.
 struct Delays {
     first: Duration,
-    longest: Duration,
+    max: Duration,
 }
 
-/// What may be over in a moment.
-const PASSING: Delays = Delays { first: Duration::from_secs(1), longest: Duration::from_secs(120) };
+/// For failures that may pass without a change by anyone.
+const TRANSIENT: Delays = Delays { first: Duration::from_secs(1), max: Duration::from_secs(120) };
 
-/// What somebody has to mend: the secret, the scope, the registration.
-const FINAL: Delays = Delays { first: Duration::from_secs(60), longest: Duration::from_secs(3600) };
+/// For failures that need a change: of the secret, the scope, the registration.
+const FINAL: Delays = Delays { first: Duration::from_secs(60), max: Duration::from_secs(3600) };
 
-/// The most that a `Retry-After` of the server is heeded.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// The longest `Retry-After` that is honoured.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Either way, so that a fleet does not come back at the same moment.
+/// The random part of a pause in either direction, so that a fleet does not retry in step.
 const JITTER: f64 = 0.2;
 
 #[derive(Default)]
@@ -32,54 +36,61 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The error to answer with at once, while no attempt is to be made, and until when.
+    /// Returns the end of the pause and the error that callers get until then.
     pub(super) fn blocked(&self, now: Instant) -> Option<&(Instant, TokenError)> {
         self.blocked.as_ref().filter(|(until, _)| now < *until)
     }
 
-    /// The last error, for as long as it counts.
+    /// Returns the error of the last failure, also after the pause.
     pub(super) fn error(&self) -> Option<&TokenError> {
         self.blocked.as_ref().map(|(_, error)| error)
     }
 
-    pub(super) fn succeeded(&mut self) {
+    /// Forgets all failures.
+    pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Counts the failure, and tells the error when the next attempt is made. `chance` is in 0..1.
-    pub(super) fn failed(&mut self, error: TokenError, now: Instant, chance: f64) -> TokenError {
-        // Another runtime can go on at once: nothing is known of the server.
+    /// Counts a failure and returns its error with the instant of the next attempt. `jitter` is in
+    /// 0..1.
+    pub(super) fn count_failure(
+        &mut self,
+        error: TokenError,
+        now: Instant,
+        jitter: f64,
+    ) -> TokenError {
+        // The runtime has gone, which says nothing about the server: another one may go on at once.
         if error.kind() == TokenErrorKind::Runtime {
             return error;
         }
-        let is_final = error.kind() == TokenErrorKind::Refused;
+        let is_final = error.kind() == TokenErrorKind::Rejected;
         self.failures = if is_final == self.is_final { self.failures.saturating_add(1) } else { 1 };
         self.is_final = is_final;
-        let delay = delay(if is_final { FINAL } else { PASSING }, self.failures, chance);
-        let asked = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
-        let until = now + delay.max(asked);
+        let delay = delay(if is_final { FINAL } else { TRANSIENT }, self.failures, jitter);
+        let retry_after = error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER);
+        let until = now + delay.max(retry_after);
         let error = error.with_next_attempt(until);
         self.blocked = Some((until, error.clone()));
         error
     }
 }
 
-fn delay(Delays { first, longest }: Delays, failures: u32, chance: f64) -> Duration {
-    let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(longest).mul_f64(1.0 + JITTER * (2.0 * chance - 1.0))
+fn delay(Delays { first, max }: Delays, failures: u32, jitter: f64) -> Duration {
+    let delay = doubling_delay(first, failures.saturating_sub(1), max);
+    delay.mul_f64(1.0 + JITTER * (2.0 * jitter - 1.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The delays of failures in a row, each as soon as it is allowed.
-    fn delays(errors: impl IntoIterator<Item = TokenError>, chance: f64) -> Vec<f64> {
+    /// Returns the pauses after failures in a row, each at the end of the pause before it.
+    fn delays(errors: impl IntoIterator<Item = TokenError>, jitter: f64) -> Vec<f64> {
         let mut now = Instant::now();
         let mut backoff = Backoff::default();
         let delay = |error: TokenError| {
             assert!(backoff.blocked(now).is_none());
-            backoff.failed(error, now, chance);
+            backoff.count_failure(error, now, jitter);
             let (until, _) = backoff.blocked.clone().unwrap();
             assert!(backoff.blocked(until - Duration::from_nanos(1)).is_some());
             let delay = until - now;
@@ -89,60 +100,61 @@ mod tests {
         errors.into_iter().map(delay).collect()
     }
 
-    fn passing() -> TokenError {
+    fn transient() -> TokenError {
         TokenError::new(TokenErrorKind::Transport, "down")
     }
 
-    fn refused() -> TokenError {
-        TokenError::new(TokenErrorKind::Refused, "no")
+    fn rejected() -> TokenError {
+        TokenError::new(TokenErrorKind::Rejected, "no")
     }
 
     #[test]
-    fn passing_failures_double_from_one_second_to_two_minutes() {
-        let delays = delays(std::iter::repeat_with(passing).take(40), 0.5);
+    fn transient_failures_double_from_1_s_to_2_min() {
+        let delays = delays(std::iter::repeat_with(transient).take(40), 0.5);
         assert_eq!(delays[..9], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0, 120.0]);
         assert_eq!(delays[39].to_bits(), 120_f64.to_bits());
     }
 
     #[test]
-    fn final_failures_double_from_one_minute_to_one_hour() {
-        let delays = delays(std::iter::repeat_with(refused).take(8), 0.5);
+    fn final_failures_double_from_1_min_to_1_h() {
+        let delays = delays(std::iter::repeat_with(rejected).take(8), 0.5);
         assert_eq!(delays, [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0]);
     }
 
     #[test]
-    fn chance_moves_a_delay_by_a_fifth_either_way() {
-        assert_eq!(delays([passing()], 0.0), [0.8]);
-        assert_eq!(delays([passing()], 1.0), [1.2]);
+    fn jitter_moves_a_delay_by_a_fifth_in_either_direction() {
+        assert_eq!(delays([transient()], 0.0), [0.8]);
+        assert_eq!(delays([transient()], 1.0), [1.2]);
     }
 
     #[test]
-    fn a_failure_of_the_other_class_starts_anew() {
-        assert_eq!(delays([passing(), passing(), refused(), passing()], 0.5), [1.0, 2.0, 60.0, 1.0]);
+    fn failure_of_the_other_class_starts_over() {
+        let errors = [transient(), transient(), rejected(), transient()];
+        assert_eq!(delays(errors, 0.5), [1.0, 2.0, 60.0, 1.0]);
     }
 
     #[test]
-    fn the_server_may_ask_for_more_time_up_to_an_hour_but_not_for_less() {
-        let asking = |seconds| passing().with_retry_after(Some(Duration::from_secs(seconds)));
+    fn server_may_ask_for_more_time_up_to_1_h_and_not_for_less() {
+        let asking = |seconds| transient().with_retry_after(Duration::from_secs(seconds));
         assert_eq!(delays([asking(30)], 0.5), [30.0]);
         assert_eq!(delays([asking(0)], 0.5), [1.0]);
         assert_eq!(delays([asking(u64::MAX)], 0.5), [3600.0]);
     }
 
     #[test]
-    fn a_success_forgets_all_failures() {
+    fn success_forgets_all_failures() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        backoff.failed(passing(), now, 0.5);
-        backoff.succeeded();
+        backoff.count_failure(transient(), now, 0.5);
+        backoff.reset();
         assert!(backoff.blocked(now).is_none());
-        let error = backoff.failed(passing(), now, 0.5);
+        let error = backoff.count_failure(transient(), now, 0.5);
         assert!(error.next_attempt_in().unwrap() <= Duration::from_secs(1));
     }
 
     #[test]
-    fn a_runtime_that_is_gone_says_nothing_of_the_server() {
+    fn lost_runtime_does_not_start_a_pause() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        backoff.failed(TokenError::new(TokenErrorKind::Runtime, "gone"), now, 0.5);
+        backoff.count_failure(TokenError::new(TokenErrorKind::Runtime, "gone"), now, 0.5);
         assert!(backoff.blocked(now).is_none());
     }
 }

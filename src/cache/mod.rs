@@ -1,37 +1,47 @@
-//! The shared token: read without a lock, refreshed by one task for everybody.
+//! The shared token: read without a lock, refreshed by one task for all callers.
 //!
 //! | file | subject |
 //! | --- | --- |
-//! | `token_cache` | what users see |
-//! | `freshness` | when a token is to be renewed, and when it is not to be sent any more |
-//! | `backoff` | when the next attempt may be made after a failure |
-//! | `limit` | how many attempts a period may see |
-//! | `suspend` | whether the machine slept |
-//! | `slot` | the one token that may be sent now, lock-free |
-//! | `lease` | whether it may be read without a look at the clock |
-//! | `copies` | what each thread has of it for itself |
-//! | `keeper` | the task that watches the clocks meanwhile |
-//! | `ledger` | the tokens and the attempts so far |
-//! | `single_flight` | at most one refresh, its outcome for all who wait |
-//! | `status` | what there is to see of all that |
-//! | `model` | `slot` and `single_flight` under all interleavings of their threads |
+//! | `token_cache` | the public type: read, wait for, invalidate and close |
+//! | `builder` | constructors and settings |
+//! | `status`, `subscription` | the public view of a cache, and its changes |
+//! | `cached_token` | a token with its generation and its schedule |
+//! | `slot` | the token that may be sent now, behind a lock-free pointer |
+//! | `core` | slot, state and notification; the only writer of the slot |
+//! | `state` | everything that the lock of the core protects |
+//! | `refresh` | the start and the end of a refresh: its guard and its handle |
+//! | `fetch` | the detached task that calls the token source |
+//! | `invalidator` | access for responses that arrive later, without keeping the cache open |
+//! | `snapshot` | all of a cache at one instant |
+//! | `freshness` | the instants at which a token becomes stale and expires |
+//! | `backoff` | the pause after a failure |
+//! | `request_limit` | the number of token requests in a period |
+//! | `system_sleep` | the comparison of monotonic and wall clock |
+//! | `loom_tests` | `core` and `refresh` under the thread interleavings that loom explores |
 
 mod backoff;
-mod copies;
+mod builder;
+mod cached_token;
+mod core;
+mod fetch;
 mod freshness;
-mod keeper;
-mod lease;
-mod ledger;
-mod limit;
+mod invalidator;
 #[cfg(all(test, tower_oauth_loom))]
-mod model;
-mod single_flight;
+mod loom_tests;
+mod refresh;
+mod request_limit;
 mod slot;
+mod snapshot;
+mod state;
 mod status;
-mod suspend;
+mod subscription;
+mod system_sleep;
 mod token_cache;
 
-pub use slot::{CachedToken, Generation};
-pub use status::{RefreshState, Status, StatusChanges, TokenState};
-pub(crate) use token_cache::{PendingToken, TokensInUse};
-pub use token_cache::{TokenCache, TokenCacheBuilder};
+pub use builder::TokenCacheBuilder;
+pub use cached_token::CachedToken;
+pub(crate) use invalidator::TokenInvalidator;
+pub use status::{RefreshState, Status, TokenState};
+pub use subscription::StatusChanges;
+pub use token_cache::TokenCache;
+pub(crate) use token_cache::PendingToken;

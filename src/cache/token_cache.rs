@@ -1,50 +1,45 @@
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    num::NonZeroU32,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
+//! The public type of the cache.
+
+use std::{fmt, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::select;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
+    cached_token::{CachedToken, TokenRecord},
+    core::Core,
+    fetch,
     freshness::Freshness,
-    keeper,
-    limit::Limit,
-    single_flight::{Entry, SingleFlight, Ticket, panicked},
-    slot::{CachedToken, Credentials, Generation},
-    status::{Status, StatusChanges},
-    suspend::WallClock,
+    invalidator::TokenInvalidator,
+    refresh::{Entry, join_or_start, start_if_stale},
+    status::Status,
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
-    source::{DynTokenSource, TokenSource},
-    telemetry::{Happening, Telemetry},
-    token::AccessToken,
+    source::DynTokenSource,
+    telemetry::{Event, Telemetry},
+    token::Generation,
 };
 
-/// A token on its way, as a future that can be named and moved.
-pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, TokenError>> + Send>>;
+/// A future of [`TokenCache::token`] that has a name and can be moved.
+pub(crate) type PendingToken =
+    Pin<Box<dyn Future<Output = Result<CachedToken, TokenError>> + Send>>;
 
-/// One access token, shared by everything that needs it.
+/// One access token, shared by all that need it.
 ///
-/// Clones share the token. Build one cache for each client registration and hand clones to every layer and every
-/// task: the token is fetched when it is first needed, renewed in the background well before it expires, replaced when it is
-/// refused, and fetched by **one** task whatever the number of those who wait. It is useful without the layer, too:
+/// Clones share the token. Build one cache per client registration and give clones to every layer
+/// and every task. The token is fetched when it is first needed, refreshed in the background well
+/// before it expires, and replaced when it is rejected. **One** task fetches it, whatever the
+/// number of waiting callers. The cache is useful without the layer, too:
 ///
 /// ```
-/// use tower_oauth::{AccessToken, TokenCache};
+/// use tower_oauth::{AccessToken, TokenCache, source_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_oauth::TokenError> {
-/// let cache = TokenCache::new(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
+/// let cache = TokenCache::new(source_fn(|_| async { AccessToken::bearer("my-token") }));
 /// let token = cache.token().await?;
-/// // Somebody answered 401 to it:
+/// // A server answers 401 to it:
 /// cache.invalidate(token.generation());
 /// assert!(cache.current().is_none());
 /// assert!(cache.token().await?.generation() > token.generation());
@@ -54,113 +49,99 @@ pub(crate) type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, T
 ///
 /// # Caveats
 ///
-/// - Building a cache needs no runtime. A fetch runs on the tokio runtime of the call that starts it, which needs its time
-///   driver (`enable_all`), and ends with that runtime: those who wait get [`TokenErrorKind::Runtime`], the next call
-///   fetches on its own runtime. A current-thread runtime that is kept but no longer run keeps its fetch from ending.
-/// - A source that gives a refused token *again* starts a new generation with it: the next request shows it once more, as
-///   the refusal may have been a passing one. The request that was refused is not repeated with it.
-/// - A stale token is renewed when it is used: an idle cache fetches nothing.
-/// - While a token is much used on a multi-thread runtime, the one that has fetched it, a task there watches the clock. It ends
-///   within a minute after the last use, or with the cache.
-/// - It lives until its last clone is dropped, those in layers and their services included, or until it is
-///   [closed](Self::close): that ends its background work, too.
-/// - Where the machine sleeps, the token grows older by the wall clock. That is looked at every 30 s while the token is used.
-/// - After a fetch that failed, the next one is not made before the back-off has passed. Until then, whoever needs a token gets
-///   the error of the last one at once, with [`TokenError::next_attempt_in`].
+/// - Building a cache needs no runtime. A fetch runs on the tokio runtime of the call that starts
+///   it, which needs its time driver (`enable_all`). If that runtime shuts down, the waiting
+///   callers get [`TokenErrorKind::Runtime`], and the next call fetches on its own runtime. A
+///   current-thread runtime that is kept but no longer run keeps its fetch from ending.
+/// - A source may return a rejected token *again*. It gets a new generation, and the next request
+///   sends it once more, as the rejection may have been temporary. The rejected request is not
+///   repeated with it.
+/// - A stale token is refreshed when it is used: an idle cache fetches nothing.
+/// - A cache lives until its last clone is dropped, including those in layers, services and
+///   requests under way, or until it is [closed](Self::close).
+/// - A suspended system ages the token by the wall clock. The clocks are compared every 30 s of
+///   use.
+/// - A failed fetch starts a back-off. Until it ends, callers that need a token get the last error
+///   at once, with [`TokenError::next_attempt_in`].
 #[derive(Clone)]
 pub struct TokenCache(Arc<Shared>);
 
 struct Shared {
-    single_flight: Arc<SingleFlight>,
+    core: Arc<Core>,
     source: Arc<dyn DynTokenSource>,
     refresh_timeout: Duration,
 }
 
 impl TokenCache {
-    /// How long one fetch may take, unless [`TokenCacheBuilder::refresh_timeout`] says otherwise.
-    pub const DEFAULT_REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
-    /// What a cache is called, unless [`TokenCacheBuilder::name`] says otherwise.
-    pub const DEFAULT_NAME: &str = "default";
-
-    /// A cache that has no token yet and gets it from `source`, with all settings at their defaults.
-    pub fn new(source: impl TokenSource) -> Self {
-        Self::builder(source).build()
+    pub(super) fn from_parts(
+        core: Arc<Core>,
+        source: Arc<dyn DynTokenSource>,
+        refresh_timeout: Duration,
+    ) -> Self {
+        Self(Arc::new(Shared { core, source, refresh_timeout }))
     }
 
-    /// A cache with settings of your own.
-    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
-        TokenCacheBuilder {
-            source: Arc::new(source),
-            name: Self::DEFAULT_NAME.into(),
-            refresh_timeout: Self::DEFAULT_REFRESH_TIMEOUT,
-            limit: None,
-            wall_clock: WallClock::default(),
-        }
-    }
-
-    /// The token to use now. Fetches it, or waits for the fetch under way, where there is none.
+    /// Returns the token to use now. Fetches one, or waits for the running fetch, if there is none.
     ///
     /// # Errors
     ///
-    /// What the fetch ended with, the same for all who waited for it.
+    /// The error of the fetch, the same for all callers that waited for it.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe. The fetch goes on for the others and for the next call.
+    /// Cancel safe. The fetch goes on for the other callers and for the next call.
     pub async fn token(&self) -> Result<CachedToken, TokenError> {
-        let mut came_too_late = false;
+        let mut was_expired = false;
         loop {
-            if let Some((token, freshness)) = self.0.single_flight.current() {
-                self.after_use(freshness);
+            if let Some(token) = self.current_or_stale() {
                 return Ok(token);
             }
-            let flight = match self.0.single_flight.enter() {
+            let refresh = match join_or_start(self.core()) {
                 Entry::Cached(token) => return Ok(token),
                 Entry::Blocked(error) => return Err(error),
-                Entry::Joined(flight) => flight,
-                Entry::Opened(ticket, flight) => {
-                    self.take_off(ticket);
-                    flight
+                Entry::Joined(refresh) => refresh,
+                Entry::Started(guard, refresh) => {
+                    fetch::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+                    refresh
                 }
             };
-            self.0.single_flight.telemetry().tell(Happening::Waited);
-            let landed = flight.landed().await?;
-            if !self.0.single_flight.holds(&landed) {
-                continue; // it is out of use by now
+            self.telemetry().emit(Event::Waiting);
+            let token = refresh.finished().await?;
+            if self.core().slot.generation() != Some(token.generation()) {
+                continue; // It was invalidated or replaced meanwhile.
             }
-            match landed.freshness(Instant::now()) {
-                Freshness::Expired if came_too_late => return Err(too_short_lived()),
-                // As this task was not run for long.
-                Freshness::Expired => came_too_late = true,
-                freshness => {
-                    self.after_use(freshness);
-                    return Ok(landed);
-                }
+            match token.freshness(Instant::now()) {
+                Freshness::Expired if was_expired => return Err(expired_before_use()),
+                // This task was not run for a long time.
+                Freshness::Expired => was_expired = true,
+                Freshness::Fresh | Freshness::Stale => return Ok(token),
             }
         }
     }
 
-    /// The token to use now, if there is one. Neither fetches nor waits.
+    /// Returns the token to use now, if there is one. Neither fetches nor waits.
     #[must_use]
     pub fn current(&self) -> Option<CachedToken> {
-        self.0.single_flight.current().map(|(token, _)| token)
+        self.core().current().map(|(token, _)| token)
     }
 
-    /// Takes a refused token out of use: the next call of [`token`](Self::token) fetches. Says whether it was still in use;
-    /// nothing happens when a newer one is there, so that a late refusal costs nothing.
-    #[allow(clippy::must_use_candidate)] // called for what it does
-    pub fn invalidate(&self, refused: Generation) -> bool {
-        self.0.single_flight.invalidate(refused)
+    /// Takes a rejected token out of use: the next call of [`token`](Self::token) fetches another
+    /// one. Returns true if the token was still in use. Does nothing if a newer one is there, so
+    /// that a late rejection costs nothing.
+    #[allow(clippy::must_use_candidate)] // called for its effect
+    pub fn invalidate(&self, rejected: Generation) -> bool {
+        self.core().invalidate(rejected)
     }
 
-    /// Gets a token before the first request needs one. Where the failure may pass without anybody's doing
-    /// ([`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout), [`Server`](TokenErrorKind::Server),
-    /// [`LimitReached`](TokenErrorKind::LimitReached)), it tries again after each back-off, for as long as it takes: bound it
-    /// with `tokio::time::timeout`. For a single attempt there is [`token`](Self::token).
+    /// Gets a token before the first request needs one. After a transient failure
+    /// ([`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout),
+    /// [`Server`](TokenErrorKind::Server), [`LimitReached`](TokenErrorKind::LimitReached)) it tries
+    /// again at the end of each back-off, without a limit: bound it with `tokio::time::timeout`.
+    /// For a single attempt there is [`token`](Self::token).
     ///
     /// ```no_run
-    /// # async fn example(cache: tower_oauth::TokenCache) -> Result<(), tower::BoxError> {
-    /// // At start-up: an authorization server that is not up yet is waited for, a wrong secret is found at once.
+    /// # async fn example(cache: tower_oauth::TokenCache) -> Result<(), tower_oauth::BoxError> {
+    /// // Waits for an authorization server that is not up yet. A wrong secret fails at once.
     /// match tokio::time::timeout(std::time::Duration::from_secs(60), cache.warm_up()).await {
     ///     Ok(warm) => warm?,
     ///     Err(_) => eprintln!("no token after a minute: {:?}", cache.status().last_error),
@@ -171,7 +152,7 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// What somebody has to mend: every other [`TokenErrorKind`].
+    /// An error of any other [`TokenErrorKind`], which a repetition does not cure.
     ///
     /// # Cancel safety
     ///
@@ -180,77 +161,51 @@ impl TokenCache {
         loop {
             match self.token().await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind().may_pass() => {
-                    let back_off = tokio::time::sleep(error.next_attempt_in().unwrap_or_default());
-                    select(pin!(self.0.single_flight.closed()), pin!(back_off)).await;
+                Err(error) if error.kind().is_transient() => {
+                    let backoff = tokio::time::sleep(error.next_attempt_in().unwrap_or_default());
+                    select(pin!(self.core().closed()), pin!(backoff)).await;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// What the cache has and does now. Neither fetches nor waits.
+    /// Returns the state of the cache now. Neither fetches nor waits.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.0.single_flight.survey().status()
+        self.core().snapshot().into_status()
     }
 
-    /// Follows the [`status`](Self::status).
-    #[must_use]
-    pub fn subscribe(&self) -> StatusChanges {
-        StatusChanges::of(Arc::clone(&self.0.single_flight))
-    }
-
-    /// Ends the cache, with all its clones: the fetch under way is called off, the token is dropped, and whoever needs one, now
-    /// or later, gets [`TokenErrorKind::Closed`]. Dropping the last clone does the same. A thread that has sent requests may
-    /// keep a copy of the header value in its memory until it ends or sends with other tokens; it is not sent any more.
+    /// Closes the cache and all its clones: cancels the running fetch and drops the token. Callers
+    /// that need a token, now or later, get [`TokenErrorKind::Closed`]. Dropping the last clone
+    /// does the same.
     ///
-    /// The fetch ends when its runtime next runs it. Requests that are under way with the token end as they will.
+    /// The fetch ends when its runtime next runs it. Requests that were sent with the token
+    /// complete as usual.
     pub fn close(&self) {
-        self.0.single_flight.close();
+        self.core().close();
     }
 
-    pub(crate) fn in_use(&self) -> TokensInUse {
-        TokensInUse(Arc::clone(&self.0.single_flight))
-    }
-
-    /// Whether a source gave the very token of one generation again as the other.
-    pub(crate) fn are_same(&self, one: Generation, other: Generation) -> bool {
-        self.0.single_flight.are_same(one, other)
-    }
-
-    /// Lets `read` see the current token, once, without taking a share of it.
+    /// Calls `read` with the current token, without a lock and without a reference to it. Starts a
+    /// background refresh if the token is stale.
     #[inline]
-    pub(crate) fn read<T>(&self, mut read: impl FnMut(&Credentials) -> T) -> Option<T> {
-        self.0.single_flight.read_leased(&mut read).or_else(|| self.read_by_the_clock(&mut read))
-    }
-
-    fn read_by_the_clock<T>(&self, read: &mut impl FnMut(&Credentials) -> T) -> Option<T> {
-        let (seen, freshness) = self.0.single_flight.read(read)?;
-        self.after_use(freshness);
-        Some(seen)
-    }
-
-    fn after_use(&self, freshness: Freshness) {
-        match freshness {
-            Freshness::Stale => self.renew(),
-            Freshness::Fresh if self.0.single_flight.wants_keeper() => keeper::begin(&self.0.single_flight),
-            Freshness::Fresh | Freshness::Expired => {}
+    pub(crate) fn read<T>(&self, mut read: impl FnMut(&TokenRecord) -> T) -> Option<T> {
+        if let Some(result) = self.0.core.slot.read_fresh(&mut read) {
+            return Some(result);
         }
+        self.current_or_stale().map(|token| read(token.record()))
     }
 
-    pub(crate) fn telemetry(&self) -> &Telemetry {
-        self.0.single_flight.telemetry()
-    }
-
-    /// Renews a stale token behind the back of whoever uses it.
-    #[cold]
-    fn renew(&self) {
-        if Handle::try_current().is_ok()
-            && let Some(ticket) = self.0.single_flight.renew()
+    /// Returns the current token. Starts a background refresh if the token is stale.
+    fn current_or_stale(&self) -> Option<CachedToken> {
+        let (token, freshness) = self.core().current()?;
+        if freshness == Freshness::Stale
+            && Handle::try_current().is_ok()
+            && let Some(guard) = start_if_stale(self.core())
         {
-            self.take_off(ticket);
+            fetch::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
         }
+        Some(token)
     }
 
     pub(crate) fn pending_token(&self) -> PendingToken {
@@ -258,83 +213,31 @@ impl TokenCache {
         Box::pin(async move { cache.token().await })
     }
 
-    /// Detached from the caller: neither its cancellation nor its panic ends the fetch.
-    fn take_off(&self, mut ticket: Ticket) {
-        let source = Arc::clone(&self.0.source);
-        let limit = self.0.refresh_timeout;
-        match Handle::try_current() {
-            Ok(runtime) => {
-                ticket.depart();
-                runtime.spawn(fetch(ticket, source, limit));
-            }
-            Err(_) => ticket.finish(Err(TokenError::new(
-                TokenErrorKind::Runtime,
-                "a token has to be fetched, and there is no tokio runtime to fetch it on",
-            ))),
-        }
-    }
-}
-
-/// The tokens of a cache, for those who may take one out of use. It does not keep the cache open.
-pub(crate) struct TokensInUse(Arc<SingleFlight>);
-
-impl TokensInUse {
-    /// Whether `generation` is the token to use now.
-    pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.0.current().is_some_and(|(token, _)| token.generation() == generation)
+    pub(crate) fn invalidator(&self) -> TokenInvalidator {
+        TokenInvalidator::new(Arc::clone(self.core()))
     }
 
-    /// See [`TokenCache::invalidate`].
-    pub(crate) fn invalidate(&self, refused: Generation) -> bool {
-        self.0.invalidate(refused)
-    }
-
-    /// Where something went wrong, and the token may have expired behind the back of whoever watches the clock.
-    pub(crate) fn doubt_lease(&self) {
-        self.0.doubt_lease();
+    /// Returns true if the source returned the same token for both generations.
+    pub(crate) fn is_same_token(&self, one: Generation, other: Generation) -> bool {
+        self.core().is_same_token(one, other)
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {
-        self.0.telemetry()
+        &self.core().telemetry
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0.core
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.single_flight.close();
+        self.core.close();
     }
 }
 
-async fn fetch(ticket: Ticket, source: Arc<dyn DynTokenSource>, limit: Duration) {
-    let fetched = ticket.fly(caught(async {
-        let fetched = tokio::time::timeout(limit, source.fetch_boxed());
-        // It would have panicked otherwise.
-        ticket.found_timer(Handle::current().id());
-        match fetched.await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(TokenError::new(
-                TokenErrorKind::Timeout,
-                format!("the token source gave no token within {limit:?}"),
-            )),
-        }
-    }));
-    let fetched = fetched.await;
-    ticket.finish(fetched);
-}
-
-/// With an error in the place of a panic.
-async fn caught(
-    fetch: impl Future<Output = Result<AccessToken, TokenError>>,
-) -> Result<AccessToken, TokenError> {
-    let mut fetch = pin!(fetch);
-    poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(context)))
-            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
-    })
-    .await
-}
-
-fn too_short_lived() -> TokenError {
+fn expired_before_use() -> TokenError {
     TokenError::new(
         TokenErrorKind::InvalidResponse,
         "the new access token expired before it could be used: its lifetime is too short",
@@ -344,91 +247,9 @@ fn too_short_lived() -> TokenError {
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
-            .field("name", &self.telemetry().name())
+            .field("name", &self.telemetry().cache_name())
             .field("current", &self.current())
             .field("refresh_timeout", &self.0.refresh_timeout)
             .finish_non_exhaustive()
-    }
-}
-
-/// Settings of a [`TokenCache`], from [`TokenCache::builder`].
-#[must_use]
-pub struct TokenCacheBuilder {
-    source: Arc<dyn DynTokenSource>,
-    name: Arc<str>,
-    refresh_timeout: Duration,
-    limit: Option<Limit>,
-    wall_clock: WallClock,
-}
-
-impl TokenCacheBuilder {
-    /// What the cache is called in events and metrics, where there are several; by default [`TokenCache::DEFAULT_NAME`].
-    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// How long one fetch may take before those who wait get [`TokenErrorKind::Timeout`]; by default
-    /// [`TokenCache::DEFAULT_REFRESH_TIMEOUT`].
-    pub fn refresh_timeout(mut self, limit: Duration) -> Self {
-        self.refresh_timeout = limit;
-        self
-    }
-
-    /// At most so many token requests in any stretch of time as long as `period`, such as the daily limit of the provider. By
-    /// default there is none: reuse and back-off keep them few.
-    ///
-    /// Once it is used up, the token that is there is served until it expires or is refused; who needs a new one gets
-    /// [`TokenErrorKind::LimitReached`], with [`TokenError::next_attempt_in`]. Failed requests count. It is kept by this cache
-    /// alone, from its beginning on: share a daily limit among your processes, and leave room for restarts.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU32, time::Duration};
-    /// # use tower_oauth::{AccessToken, TokenCache};
-    /// const DAY: Duration = Duration::from_secs(24 * 3600);
-    /// const MOST: NonZeroU32 = NonZeroU32::new(100).unwrap();
-    ///
-    /// let cache = TokenCache::builder(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") })
-    ///     .token_request_limit(MOST, DAY)
-    ///     .build();
-    /// ```
-    pub fn token_request_limit(mut self, most: NonZeroU32, period: Duration) -> Self {
-        self.limit = Some(Limit::new(most, period));
-        self
-    }
-
-    /// What tells the time of day, for tests of a machine that slept; by default [`SystemTime::now`]. Only differences count.
-    pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.wall_clock = WallClock::new(now);
-        self
-    }
-
-    /// The cache. Needs no runtime.
-    #[must_use]
-    pub fn build(self) -> TokenCache {
-        let telemetry = Telemetry::of(self.name);
-        TokenCache(Arc::new(Shared {
-            single_flight: Arc::new(SingleFlight::new(self.limit, self.wall_clock, telemetry)),
-            source: self.source,
-            refresh_timeout: self.refresh_timeout,
-        }))
-    }
-}
-
-impl fmt::Debug for TokenCacheBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCacheBuilder")
-            .field("name", &self.name)
-            .field("refresh_timeout", &self.refresh_timeout)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-impl TokenCache {
-    /// The token under lease of which this thread has a copy.
-    pub(crate) fn leased_generation(&self) -> Option<Generation> {
-        self.0.single_flight.read_leased(&mut |credentials| credentials.generation)
     }
 }

@@ -1,4 +1,4 @@
-//! From the file to the things themselves.
+//! Makes layers and caches from a configuration.
 
 #[cfg(feature = "default-transport")]
 use std::fs;
@@ -6,49 +6,55 @@ use std::fs;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
-use super::provider::{self, Auth, Grant, Limit, ProviderConfig, Source};
+use super::provider::{
+    ClientAuthConfig, ClientCredentialsConfig, ProviderConfig, ResponseFormatConfig, SourceConfig,
+    TokenRequestLimit,
+};
 #[cfg(feature = "default-transport")]
 use crate::layer::OAuthLayer;
 use crate::{
     cache::TokenCache,
-    client_auth::ClientAuth,
-    credential::{StaticToken, TokenFile},
-    error::ConfigError,
-    grant::ClientCredentials,
-    presentation::Origins,
-    token_endpoint::{Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
+    error::{BoxError, ConfigError},
+    origins::Origins,
+    source::{ClientCredentials, StaticToken, TokenFile},
+    token_endpoint::{ClientAuth, Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
 };
 
 impl ProviderConfig {
-    /// A layer that shows the provider's token to its `origins`. Each call makes a cache of its own: make the layer once.
+    /// Creates a layer that attaches the provider's token to requests to its `origins`.
+    ///
+    /// Each call creates a new cache, so call it once and clone the layer.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names what cannot be used; [`ConfigError::NoOrigin`] without `origins`.
+    /// Those of [`token_cache`](Self::token_cache) and [`origins`](Self::origins).
     #[cfg(feature = "default-transport")]
     pub fn layer(&self) -> Result<OAuthLayer, ConfigError> {
         Ok(OAuthLayer::new(self.token_cache()?, self.origins()?))
     }
 
-    /// The servers that may see the token.
+    /// Returns the servers that receive the token.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] for what is no origin, [`ConfigError::NoOrigin`] where there is none.
+    /// [`ConfigError::Origin`] if one of the `origins` is not an origin, and
+    /// [`ConfigError::NoOrigin`] if there is none.
     pub fn origins(&self) -> Result<Origins, ConfigError> {
         Origins::new(&self.origins)
     }
 
-    /// A cache of the provider's token, whatever its `origins`: to use it without the layer, or to build the layer by hand.
+    /// Creates a cache of the provider's token: to use the token without a layer, or to build the
+    /// layer by hand. Does not use `origins`.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names what cannot be used.
+    /// A [`ConfigError`] that names the setting that cannot be used. Its cause may be a file that
+    /// cannot be read (`ca_file`).
     #[cfg(feature = "default-transport")]
     pub fn token_cache(&self) -> Result<TokenCache, ConfigError> {
-        self.cache_by(|grant, location, auth| match &grant.ca_file {
+        self.build_cache(|config, location, auth| match &config.ca_file {
             None => TokenEndpoint::new(location, auth),
             Some(file) => {
                 let pem = fs::read(file).map_err(|error| ConfigError::Certificates {
@@ -59,11 +65,14 @@ impl ProviderConfig {
         })
     }
 
-    /// [`token_cache`](Self::token_cache), with a transport of yours for the token request.
+    /// Creates a cache like [`token_cache`](Self::token_cache) that sends its token requests
+    /// through `transport`: a tower HTTP service of your own, or a
+    /// [`DefaultTransport`](crate::DefaultTransport) that several caches share.
     ///
     /// # Errors
     ///
-    /// Those of [`token_cache`](Self::token_cache). `ca_file` is for the ready-made transport, and an error here.
+    /// Those of [`token_cache`](Self::token_cache), and [`ConfigError::Provider`] if the source has
+    /// a `ca_file`: the transport decides which certificates are trusted.
     pub fn token_cache_with_transport<S, ReqBody, ResBody>(
         &self,
         transport: S,
@@ -76,27 +85,37 @@ impl ProviderConfig {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        self.cache_by(|grant, location, auth| {
-            if grant.ca_file.is_some() {
-                return Err(unusable(
-                    "has a ca_file, which is for the ready-made transport: set it up in yours",
+        self.build_cache(|config, location, auth| {
+            if config.ca_file.is_some() {
+                return Err(provider_error(
+                    "has a ca_file, which applies to the ready-made transport only: configure the \
+                     certificates of your transport instead",
                 ));
             }
             TokenEndpoint::with_transport(location, auth, transport)
         })
     }
 
-    fn cache_by(
+    fn build_cache(
         &self,
-        endpoint: impl FnOnce(&Grant, Location, ClientAuth) -> Result<TokenEndpoint, ConfigError>,
+        make_endpoint: impl FnOnce(
+            &ClientCredentialsConfig,
+            Location,
+            ClientAuth,
+        ) -> Result<TokenEndpoint, ConfigError>,
     ) -> Result<TokenCache, ConfigError> {
         let mut cache = match &self.source {
-            Source::ClientCredentials(grant) => TokenCache::builder(grant.source(endpoint)?),
-            Source::StaticBearer { token } => TokenCache::builder(StaticToken::bearer(&token.0)?),
-            Source::StaticBasic { user, password } => {
+            SourceConfig::ClientCredentials(config) => {
+                let endpoint = make_endpoint(config, config.location()?, config.client_auth())?;
+                TokenCache::builder(config.grant(config.configure(endpoint)?)?)
+            }
+            SourceConfig::StaticBearer { token } => {
+                TokenCache::builder(StaticToken::bearer(&token.0)?)
+            }
+            SourceConfig::StaticBasic { user, password } => {
                 TokenCache::builder(StaticToken::basic(user, password.clone())?)
             }
-            Source::TokenFile { path, reread_after } => {
+            SourceConfig::TokenFile { path, reread_after } => {
                 let file = TokenFile::new(path);
                 TokenCache::builder(match reread_after {
                     Some(age) => file.reread_after(age.0),
@@ -110,24 +129,69 @@ impl ProviderConfig {
         if let Some(timeout) = self.refresh_timeout {
             cache = cache.refresh_timeout(timeout.0);
         }
-        if let Some(Limit { most, period }) = self.token_request_limit {
+        if let Some(TokenRequestLimit { most, period }) = self.token_request_limit {
             cache = cache.token_request_limit(most, period.0);
         }
         Ok(cache.build())
     }
 }
 
-fn unusable(reason: &'static str) -> ConfigError {
+fn provider_error(reason: &'static str) -> ConfigError {
     ConfigError::Provider { reason }
 }
 
-impl Grant {
-    fn source(
-        &self,
-        endpoint: impl FnOnce(&Self, Location, ClientAuth) -> Result<TokenEndpoint, ConfigError>,
-    ) -> Result<ClientCredentials, ConfigError> {
-        let endpoint = endpoint(self, self.location()?, self.client_auth.build())?;
-        let mut grant = ClientCredentials::new(self.set_up(endpoint)?);
+impl ClientCredentialsConfig {
+    fn location(&self) -> Result<Location, ConfigError> {
+        match (&self.token_url, &self.issuer) {
+            (Some(url), None) if self.danger_plain_http => {
+                TokenUrl::danger_plain_http(url).map(Location::from)
+            }
+            (Some(url), None) => Location::try_from(url),
+            (None, Some(issuer)) => issuer.parse::<Issuer>().map(Location::from),
+            _ => Err(provider_error("needs either token_url or issuer")),
+        }
+    }
+
+    fn client_auth(&self) -> ClientAuth {
+        match self.client_auth.clone() {
+            ClientAuthConfig::ClientSecretBasic { client_id, client_secret } => {
+                ClientAuth::client_secret_basic(client_id, client_secret)
+            }
+            ClientAuthConfig::ClientSecretBasicRaw { client_id, client_secret } => {
+                ClientAuth::client_secret_basic_raw(client_id, client_secret)
+            }
+            ClientAuthConfig::ClientSecretPost { client_id, client_secret } => {
+                ClientAuth::client_secret_post(client_id, client_secret)
+            }
+            ClientAuthConfig::None { client_id } => ClientAuth::none(client_id),
+        }
+    }
+
+    fn configure(&self, endpoint: TokenEndpoint) -> Result<TokenEndpoint, ConfigError> {
+        let mut endpoint = endpoint
+            .request_format(self.request_format)
+            .response_format(self.response_format.build()?);
+        for (name, value) in &self.headers {
+            endpoint = endpoint.header(name, &value.0)?;
+        }
+        if let Some(timeout) = self.timeout {
+            endpoint = endpoint.timeout(timeout.0);
+        }
+        if let Some(lifetime) = self.default_lifetime {
+            endpoint = endpoint.default_lifetime(lifetime.0);
+        }
+        match (self.refresh_at_age, self.refresh_before_expiry) {
+            (None, None) => Ok(endpoint),
+            (Some(age), None) => Ok(endpoint.refresh_at_age(age.0)),
+            (None, Some(remaining)) => Ok(endpoint.refresh_before_expiry(remaining.0)),
+            (Some(_), Some(_)) => {
+                Err(provider_error("has both refresh_at_age and refresh_before_expiry"))
+            }
+        }
+    }
+
+    fn grant(&self, endpoint: TokenEndpoint) -> Result<ClientCredentials, ConfigError> {
+        let mut grant = ClientCredentials::new(endpoint);
         if let Some(scope) = &self.scope {
             grant = grant.scope(scope);
         }
@@ -142,56 +206,9 @@ impl Grant {
         }
         Ok(grant)
     }
-
-    fn location(&self) -> Result<Location, ConfigError> {
-        match (&self.token_url, &self.issuer) {
-            (Some(url), None) if self.danger_plain_http => {
-                TokenUrl::danger_plain_http(url).map(Location::from)
-            }
-            (Some(url), None) => Location::try_from(url),
-            (None, Some(issuer)) => Issuer::try_from(issuer.as_str()).map(Location::from),
-            _ => Err(unusable("needs either token_url or issuer")),
-        }
-    }
-
-    fn set_up(&self, endpoint: TokenEndpoint) -> Result<TokenEndpoint, ConfigError> {
-        let mut endpoint = endpoint.body_format(self.body).response_format(self.response.build()?);
-        for (name, value) in &self.headers {
-            endpoint = endpoint.header(name, &value.0)?;
-        }
-        if let Some(timeout) = self.timeout {
-            endpoint = endpoint.timeout(timeout.0);
-        }
-        if let Some(lifetime) = self.default_lifetime {
-            endpoint = endpoint.default_lifetime(lifetime.0);
-        }
-        match (self.renew_at_age, self.renew_before_expiry) {
-            (None, None) => Ok(endpoint),
-            (Some(age), None) => Ok(endpoint.renew_at_age(age.0)),
-            (None, Some(remaining)) => Ok(endpoint.renew_before_expiry(remaining.0)),
-            (Some(_), Some(_)) => Err(unusable("has both renew_at_age and renew_before_expiry")),
-        }
-    }
 }
 
-impl Auth {
-    fn build(&self) -> ClientAuth {
-        match self.clone() {
-            Self::ClientSecretBasic { client_id, client_secret } => {
-                ClientAuth::client_secret_basic(client_id, client_secret)
-            }
-            Self::ClientSecretBasicRaw { client_id, client_secret } => {
-                ClientAuth::client_secret_basic_raw(client_id, client_secret)
-            }
-            Self::ClientSecretPost { client_id, client_secret } => {
-                ClientAuth::client_secret_post(client_id, client_secret)
-            }
-            Self::None { client_id } => ClientAuth::none(client_id),
-        }
-    }
-}
-
-impl provider::Response {
+impl ResponseFormatConfig {
     fn build(&self) -> Result<ResponseFormat, ConfigError> {
         type Setter = fn(ResponseFormat, String) -> Result<ResponseFormat, ConfigError>;
         let pointers: [(&Option<String>, Setter); 8] = [

@@ -1,7 +1,8 @@
-//! Providers in a configuration file: TOML, YAML, JSON or whatever serde reads.
+//! Providers in a configuration file: TOML, YAML, JSON, or any other format that serde reads.
 //!
-//! A service keeps what differs between its environments in a file. [`ProviderConfig`] is the whole of a provider in that
-//! form; an unknown key is an error that names it, and so is a duration without a unit.
+//! A [`ProviderConfig`] is the complete configuration of one provider, so that a service can keep
+//! the differences between its environments in a file. An unknown key is an error that names it,
+//! and so is a duration without a unit.
 //!
 //! # Example
 //!
@@ -16,8 +17,12 @@
 //!     [search.source]
 //!     type = "client_credentials"
 //!     token_url = "https://auth.example.com/oauth2/token"
-//!     client_auth = { method = "client_secret_basic", client_id = "me", client_secret = { file = "/run/secrets/me" } }
 //!     scope = "api:search"
+//!
+//!     [search.source.client_auth]
+//!     method = "client_secret_basic"
+//!     client_id = "me"
+//!     client_secret = { file = "/run/secrets/me" }
 //!
 //!     [experts]
 //!     origins = ["https://experts.example.com"]
@@ -26,12 +31,16 @@
 //!     type = "client_credentials"
 //!     token_url = "https://experts.example.com/oauth/token"
 //!     client_auth = { method = "client_secret_post", client_id = "me", client_secret = "hunter2" }
-//!     response = { access_token = "/data/accessToken", expires_at = "/data/accessTokenExpiresAt", success = "/success" }
-//!     renew_at_age = "24h"
+//!     response_format = { access_token = "/data/accessToken", expires_at = "/data/expiresAt" }
+//!     refresh_at_age = "24h"
 //!
 //!     [legacy]
 //!     origins = ["https://old.example.com"]
-//!     source = { type = "static_basic", user = "token-id", password = { file = "/run/secrets/legacy" } }
+//!
+//!     [legacy.source]
+//!     type = "static_basic"
+//!     user = "token-id"
+//!     password = { file = "/run/secrets/legacy" }
 //! "#;
 //! let providers: HashMap<String, ProviderConfig> = toml::from_str(file)?;
 //! # #[cfg(feature = "default-transport")]
@@ -39,31 +48,88 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Many providers
+//!
+//! [`layer`](ProviderConfig::layer) and [`token_cache`](ProviderConfig::token_cache) make a
+//! transport for each provider. To share one, which saves memory and start-up time (see
+//! [`DefaultTransport`](crate::DefaultTransport)):
+//!
+//! ```
+//! # #[cfg(feature = "default-transport")]
+//! # fn main() -> Result<(), tower_oauth::ConfigError> {
+//! use std::collections::HashMap;
+//! use tower_oauth::{DefaultTransport, OAuthLayer, config::ProviderConfig};
+//!
+//! # let providers = HashMap::<String, ProviderConfig>::new();
+//! let transport = DefaultTransport::new()?;
+//! let mut layers = HashMap::new();
+//! for (name, provider) in &providers {
+//!     let cache = provider.token_cache_with_transport(transport.clone())?;
+//!     layers.insert(name, OAuthLayer::new(cache, provider.origins()?));
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "default-transport"))]
+//! # fn main() {}
+//! ```
+//!
 //! # Keys
 //!
-//! | of | keys |
-//! | --- | --- |
-//! | a provider | `source`, `origins` (a list), `name`, `refresh_timeout`, `token_request_limit` |
-//! | `token_request_limit` | `most`, `period` |
-//! | `source` of type `client_credentials` | `token_url` or `issuer`, `client_auth`; `scope`, `audience`, `resource` (a list), `parameters`; `body` (`form`, `json`), `headers`, `response`; `timeout`, `default_lifetime`, `renew_at_age` or `renew_before_expiry`; `ca_file` (PEM), `danger_plain_http` |
-//! | `client_auth` | `method` (`client_secret_basic`, `client_secret_basic_raw`, `client_secret_post`, `none`), `client_id`, `client_secret` |
-//! | `response`: JSON Pointers | `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`, `success`, `error`, `error_description` |
-//! | `source` of type `static_bearer` | `token` |
-//! | `source` of type `static_basic` | `user`, `password` |
-//! | `source` of type `token_file` | `path`, `reread_after` |
+//! Keys of a provider:
 //!
-//! `client_secret` and `password` are a string or `{ file = "…" }`, which is read with each token request. A duration is a
-//! string with units such as `"30s"`, `"24h"` or `"1h 30m"`; a day has 24 hours. What a key does stands with the setter of the
-//! same name: [`TokenEndpoint`](crate::TokenEndpoint), [`ClientCredentials`](crate::ClientCredentials),
-//! [`ClientAuth`](crate::ClientAuth), [`ResponseFormat`](crate::ResponseFormat), [`StaticToken`](crate::StaticToken),
-//! [`TokenFile`](crate::TokenFile), [`TokenCacheBuilder`](crate::TokenCacheBuilder).
+//! | key | value |
+//! | --- | --- |
+//! | `source` | see below |
+//! | `origins` | list of the [`Origins`](crate::Origins) that receive the token |
+//! | `name` | [`TokenCacheBuilder::name`](crate::TokenCacheBuilder::name) |
+//! | `refresh_timeout` | duration |
+//! | `token_request_limit` | `{ most = 10, period = "1d" }` |
+//!
+//! Keys of a `source`, by its `type`:
+//!
+//! | `type` | required keys | optional keys |
+//! | --- | --- | --- |
+//! | `client_credentials` | `token_url` or `issuer`; `client_auth` | see below |
+//! | `static_bearer` | `token` | |
+//! | `static_basic` | `user`, `password` | |
+//! | `token_file` | `path` | `reread_after` |
+//!
+//! Optional keys of a `client_credentials` source:
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `scope`, `audience` | string |
+//! | `resource` | list of strings |
+//! | `parameters` | table of strings |
+//! | `request_format` | `form` or `json` |
+//! | `headers` | table of strings |
+//! | `response_format` | table of JSON Pointers with the keys `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`, `success`, `error`, `error_description` |
+//! | `timeout`, `default_lifetime` | duration |
+//! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
+//! | `ca_file` | path of a PEM file with certificate authorities to trust |
+//! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |
+//!
+//! Keys of `client_auth`: `method` (`client_secret_basic`, `client_secret_basic_raw`,
+//! `client_secret_post` or `none`), `client_id`, and `client_secret` unless the method is `none`.
+//!
+//! `client_secret` and `password` are a string or `{ file = "…" }`. The file is read for each token
+//! request. A duration is a string with units, such as `"30s"`, `"24h"` or `"1h 30m"`; a day has 24
+//! hours.
+//!
+//! Each key has the meaning and the default of the setter with the same name in
+//! [`TokenEndpoint`](crate::TokenEndpoint), [`ClientCredentials`](crate::ClientCredentials),
+//! [`ClientAuth`](crate::ClientAuth), [`ResponseFormat`](crate::ResponseFormat),
+//! [`StaticToken`](crate::StaticToken), [`TokenFile`](crate::TokenFile) or
+//! [`TokenCacheBuilder`](crate::TokenCacheBuilder).
 //!
 //! # Caveats
 //!
-//! - Keys and types are checked when the file is read, values such as URLs when a cache or a layer is made of it.
-//! - The error of a parser may quote the line that it could not read, secret included: print `toml`'s `error.message()` rather
-//!   than the error.
-//! - A secret in a configuration file is in backups and in version control before long. Prefer `{ file = "…" }`.
+//! - Keys and types are checked when the file is read. Values such as URLs are checked when a cache
+//!   or a layer is made.
+//! - The error of a parser may quote the line that it could not read, and with it a secret. With
+//!   `toml`, print `error.message()` instead of the error.
+//! - Configuration files are copied to backups and version control. Prefer `{ file = "…" }` for
+//!   secrets.
 
 mod build;
 mod provider;

@@ -1,64 +1,65 @@
-//! The shape of the file.
+//! The structure of a configuration file.
 
 use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::scalar::{Hidden, HumanDuration};
-use crate::{token::ClientSecret, token_request::BodyFormat};
+use super::scalar::{HiddenString, HumanDuration};
+use crate::{token::Secret, token_endpoint::RequestFormat};
 
-/// A provider of tokens and who may see them, as it stands in a configuration file. See the [module](super).
+/// The configuration of one provider: a source of tokens, the origins that receive the token, and
+/// the settings of the cache. See the [module](super) for its keys.
 ///
-/// `Debug` shows no secret.
+/// `Debug` shows no secrets.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderConfig {
-    pub(super) source: Source,
+    pub(super) source: SourceConfig,
     #[serde(default)]
     pub(super) origins: Vec<String>,
     pub(super) name: Option<String>,
     pub(super) refresh_timeout: Option<HumanDuration>,
-    pub(super) token_request_limit: Option<Limit>,
+    pub(super) token_request_limit: Option<TokenRequestLimit>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limit {
+pub(super) struct TokenRequestLimit {
     pub(super) most: NonZeroU32,
     pub(super) period: HumanDuration,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Source {
-    ClientCredentials(Box<Grant>),
-    StaticBearer { token: Hidden },
-    StaticBasic { user: String, password: ClientSecret },
+pub(super) enum SourceConfig {
+    ClientCredentials(Box<ClientCredentialsConfig>),
+    StaticBearer { token: HiddenString },
+    StaticBasic { user: String, password: Secret },
     TokenFile { path: PathBuf, reread_after: Option<HumanDuration> },
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Grant {
+pub(super) struct ClientCredentialsConfig {
     pub(super) token_url: Option<String>,
     pub(super) issuer: Option<String>,
-    pub(super) client_auth: Auth,
+    pub(super) client_auth: ClientAuthConfig,
     pub(super) scope: Option<String>,
     pub(super) audience: Option<String>,
     #[serde(default)]
     pub(super) resource: Vec<String>,
     #[serde(default)]
-    pub(super) parameters: BTreeMap<String, Hidden>,
+    pub(super) parameters: BTreeMap<String, HiddenString>,
     #[serde(default)]
-    pub(super) body: BodyFormat,
+    pub(super) request_format: RequestFormat,
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, Hidden>,
+    pub(super) headers: BTreeMap<String, HiddenString>,
     #[serde(default)]
-    pub(super) response: Response,
+    pub(super) response_format: ResponseFormatConfig,
     pub(super) timeout: Option<HumanDuration>,
     pub(super) default_lifetime: Option<HumanDuration>,
-    pub(super) renew_at_age: Option<HumanDuration>,
-    pub(super) renew_before_expiry: Option<HumanDuration>,
+    pub(super) refresh_at_age: Option<HumanDuration>,
+    pub(super) refresh_before_expiry: Option<HumanDuration>,
     pub(super) ca_file: Option<PathBuf>,
     #[serde(default)]
     pub(super) danger_plain_http: bool,
@@ -66,16 +67,16 @@ pub(super) struct Grant {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Auth {
-    ClientSecretBasic { client_id: String, client_secret: ClientSecret },
-    ClientSecretBasicRaw { client_id: String, client_secret: ClientSecret },
-    ClientSecretPost { client_id: String, client_secret: ClientSecret },
+pub(super) enum ClientAuthConfig {
+    ClientSecretBasic { client_id: String, client_secret: Secret },
+    ClientSecretBasicRaw { client_id: String, client_secret: Secret },
+    ClientSecretPost { client_id: String, client_secret: Secret },
     None { client_id: String },
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Response {
+pub(super) struct ResponseFormatConfig {
     pub(super) access_token: Option<String>,
     pub(super) token_type: Option<String>,
     pub(super) expires_in: Option<String>,

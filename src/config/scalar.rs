@@ -1,4 +1,5 @@
-//! Secrets and durations as a person writes them. No error of these quotes what it could not read.
+//! Secrets and durations in a configuration file. Errors do not quote the value, which may be a
+//! secret.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -8,112 +9,122 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use crate::token::ClientSecret;
+use crate::token::Secret;
 
-/// A string that may be a secret.
+/// A string that may be a secret. `Debug` does not show it.
 #[derive(Clone)]
-pub(super) struct Hidden(pub(super) String);
+pub(super) struct HiddenString(pub(super) String);
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for HiddenString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
 }
 
-impl<'de> Deserialize<'de> for Hidden {
+impl<'de> Deserialize<'de> for HiddenString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Quiet { of: "a string", file: false }).and_then(|text| match text {
-            Text::Value(value) => Ok(Self(value)),
-            Text::File(_) => Err(Error::custom("a string is needed here")),
+        let visitor = StringOrFileVisitor { expected: "a string", allows_file: false };
+        match deserializer.deserialize_str(visitor)? {
+            StringOrFile::String(value) => Ok(Self(value)),
+            StringOrFile::File(_) => Err(Error::custom("a string is needed here")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a string or { file = \"…\" }";
+        let visitor = StringOrFileVisitor { expected, allows_file: true };
+        Ok(match deserializer.deserialize_any(visitor)? {
+            StringOrFile::String(value) => Self::from(value),
+            StringOrFile::File(path) => Self::from_file(path),
         })
     }
 }
 
-impl<'de> Deserialize<'de> for ClientSecret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let secret = Quiet { of: "a string or { file = \"…\" }", file: true };
-        deserializer.deserialize_any(secret).map(|text| match text {
-            Text::Value(value) => Self::from(value),
-            Text::File(path) => Self::from_file(path),
-        })
-    }
-}
-
-enum Text {
-    Value(String),
+enum StringOrFile {
+    String(String),
     File(PathBuf),
 }
 
-/// Takes a string, or a file where that is allowed. Serde's own errors would quote a number that should have been one.
-struct Quiet {
-    of: &'static str,
-    file: bool,
+/// Reads a string, or a file if that is allowed. Other types have visitors as well, because the
+/// default visitors of serde quote the value in their errors.
+struct StringOrFileVisitor {
+    expected: &'static str,
+    allows_file: bool,
 }
 
-impl Quiet {
+impl StringOrFileVisitor {
     fn unquoted<E: Error>(&self) -> E {
-        E::custom(format_args!("{} is needed here: put the value in quotes", self.of))
+        E::custom(format_args!("{} is needed here: put the value in quotes", self.expected))
     }
 }
 
-impl<'de> Visitor<'de> for Quiet {
-    type Value = Text;
+impl<'de> Visitor<'de> for StringOrFileVisitor {
+    type Value = StringOrFile;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.of)
+        f.write_str(self.expected)
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Text, E> {
-        Ok(Text::Value(value.to_owned()))
+    fn visit_str<E: Error>(self, value: &str) -> Result<StringOrFile, E> {
+        Ok(StringOrFile::String(value.to_owned()))
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Text, E> {
+    fn visit_bool<E: Error>(self, _: bool) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Text, E> {
+    fn visit_i64<E: Error>(self, _: i64) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Text, E> {
+    fn visit_u64<E: Error>(self, _: u64) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_i128<E: Error>(self, _: i128) -> Result<Text, E> {
+    fn visit_i128<E: Error>(self, _: i128) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_u128<E: Error>(self, _: u128) -> Result<Text, E> {
+    fn visit_u128<E: Error>(self, _: u128) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Text, E> {
+    fn visit_f64<E: Error>(self, _: f64) -> Result<StringOrFile, E> {
         Err(self.unquoted())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StringOrFile, A::Error> {
         let file = match map.next_key::<String>()? {
-            Some(key) if self.file && key == "file" => map.next_value()?,
-            Some(_) | None => return Err(Error::custom(format_args!("{} is needed here", self.of))),
+            Some(key) if self.allows_file && key == "file" => map.next_value()?,
+            _ => return Err(Error::custom(format_args!("{} is needed here", self.expected))),
         };
         match map.next_key::<String>()? {
-            None => Ok(Text::File(file)),
+            None => Ok(StringOrFile::File(file)),
             Some(key) => Err(Error::unknown_field(&key, &["file"])),
         }
     }
 }
 
-/// `"30s"`, `"24h"`, `"1h 30m"`.
+/// A duration with units, such as `"30s"`, `"24h"` or `"1h 30m"`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HumanDuration(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let needed = || Error::custom("a duration with a unit is needed here, such as \"30s\" or \"1h 30m\"");
-        let text = deserializer.deserialize_any(Quiet { of: "a duration such as \"30s\"", file: false })?;
-        let Text::Value(text) = text else { return Err(needed()) };
-        let span: Span = text.parse().map_err(|_| needed())?;
-        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| needed())?;
-        Duration::try_from(duration).map(Self).map_err(|_| needed())
+        let expected = "a duration such as \"30s\"";
+        let visitor = StringOrFileVisitor { expected, allows_file: false };
+        let StringOrFile::String(text) = deserializer.deserialize_any(visitor)? else {
+            return Err(unit_needed());
+        };
+        let span: Span = text.parse().map_err(|_| unit_needed())?;
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
+        let duration = duration.map_err(|_| unit_needed())?;
+        Duration::try_from(duration).map(Self).map_err(|_| unit_needed())
     }
+}
+
+fn unit_needed<E: Error>() -> E {
+    E::custom("a duration with a unit is needed here, such as \"30s\" or \"1h 30m\"")
 }

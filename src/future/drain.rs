@@ -1,4 +1,4 @@
-//! Reads the rest of a refusal, so that an HTTP/1 connection is free again and need not be closed.
+//! Reads the rest of a rejected response, so that its HTTP/1 connection can be reused.
 
 use std::{
     future::Future,
@@ -11,54 +11,60 @@ use bytes::Buf;
 use http_body::Body;
 use tokio::time::Instant;
 
-/// The most that is read.
-const BYTES: usize = 64 * 1024;
-/// How often in a row nothing may be there, though all others had their turn: who reads the connection, above all.
-const TURNS: u32 = 16;
-/// How long that may go on: where the turns of others take their time, a trickle of bytes would be there for each.
-const AT_MOST: Duration = Duration::from_millis(50);
+/// The largest number of bytes that are read.
+const MAX_BYTES: usize = 64 * 1024;
+/// The number of times in a row that no frame may be ready. Each time, the other tasks run once:
+/// one of them reads the connection.
+const MAX_YIELDS: u32 = 16;
+/// The longest time to read. Other tasks may take long, and a server may send a few bytes
+/// meanwhile.
+const MAX_TIME: Duration = Duration::from_millis(50);
 
-/// Ends with the body, at the byte limit, when time is up, or where no more of it is ready.
+/// Completes at the end of the body, at one of the limits, or if no further frame is ready.
 pub(super) struct Drain<B> {
     body: Pin<Box<B>>,
     bytes_left: usize,
-    turns_left: u32,
-    until: Instant,
-    turn_of_others: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    yields_left: u32,
+    deadline: Instant,
+    yielding: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl<B: Body> Drain<B> {
-    /// `None`: there is nothing to read, or more than would be read.
+    /// Returns `None` if the body is empty or known to be larger than the limit.
     pub(super) fn new(body: B) -> Option<Self> {
-        let is_worth_it = !body.is_end_stream() && body.size_hint().lower() <= BYTES as u64;
-        is_worth_it.then(|| Self {
+        let is_small = !body.is_end_stream() && body.size_hint().lower() <= MAX_BYTES as u64;
+        is_small.then(|| Self {
             body: Box::pin(body),
-            bytes_left: BYTES,
-            turns_left: TURNS,
-            until: Instant::now() + AT_MOST,
-            turn_of_others: None,
+            bytes_left: MAX_BYTES,
+            yields_left: MAX_YIELDS,
+            deadline: Instant::now() + MAX_TIME,
+            yielding: None,
         })
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if let Some(turn) = &mut self.turn_of_others {
-                ready!(turn.as_mut().poll(cx));
-                self.turn_of_others = None;
+            if let Some(yielding) = &mut self.yielding {
+                ready!(yielding.as_mut().poll(cx));
+                self.yielding = None;
             }
             match self.body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // A frame without data counts, too, or they could come for ever.
+                    // A frame without data counts as a byte: a server could send them forever.
                     let read = frame.data_ref().map_or(0, Buf::remaining).max(1);
-                    let Some(left) = self.bytes_left.checked_sub(read) else { return Poll::Ready(()) };
-                    (self.bytes_left, self.turns_left) = (left, TURNS);
+                    let Some(left) = self.bytes_left.checked_sub(read) else {
+                        return Poll::Ready(());
+                    };
+                    (self.bytes_left, self.yields_left) = (left, MAX_YIELDS);
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending if Instant::now() >= self.until => return Poll::Ready(()),
+                Poll::Pending if Instant::now() >= self.deadline => return Poll::Ready(()),
                 Poll::Pending => {
-                    let Some(left) = self.turns_left.checked_sub(1) else { return Poll::Ready(()) };
-                    self.turns_left = left;
-                    self.turn_of_others = Some(Box::pin(tokio::task::yield_now()));
+                    let Some(left) = self.yields_left.checked_sub(1) else {
+                        return Poll::Ready(());
+                    };
+                    self.yields_left = left;
+                    self.yielding = Some(Box::pin(tokio::task::yield_now()));
                 }
             }
         }
@@ -77,7 +83,9 @@ mod tests {
 
     use super::*;
 
-    fn frames<I: Iterator<Item = usize>>(sizes: I) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    fn frames<I: Iterator<Item = usize>>(
+        sizes: I,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
         tokio_stream::iter(sizes.map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; size])))))
     }
 
@@ -86,14 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_begin_what_is_empty_or_too_large() {
+    fn empty_or_too_large_body_is_not_read() {
         assert!(Drain::new(Empty::<Bytes>::new()).is_none());
-        assert!(Drain::new(Full::<Bytes>::from(vec![b'x'; BYTES + 1])).is_none());
-        assert!(Drain::new(Full::<Bytes>::from(vec![b'x'; BYTES])).is_some());
+        assert!(Drain::new(Full::<Bytes>::from(vec![b'x'; MAX_BYTES + 1])).is_none());
+        assert!(Drain::new(Full::<Bytes>::from(vec![b'x'; MAX_BYTES])).is_some());
     }
 
-    #[test]
-    fn a_body_without_end_is_read_up_to_the_limit() {
+    // On paused time: the time limit must not end it before the byte limit does.
+    #[tokio::test(start_paused = true)]
+    async fn endless_body_is_read_up_to_the_limit() {
         for size in [0, 1, 1000] {
             let mut read = 0;
             let sizes = iter::repeat_with(|| {
@@ -103,34 +112,35 @@ mod tests {
             let mut drain = drain(StreamBody::new(frames(sizes)));
             while drain.enter(|cx, mut drain| drain.poll(cx)).is_pending() {}
             drop(drain);
-            assert_eq!(read, BYTES / size.max(1) + 1);
+            assert_eq!(read, MAX_BYTES / size.max(1) + 1);
         }
     }
 
     #[test]
-    fn a_body_that_trickles_is_left_when_all_others_had_their_turns() {
-        let mut drain = drain(StreamBody::new(frames(iter::once(1)).chain(tokio_stream::pending())));
-        for _ in 0..TURNS {
+    fn slow_body_is_left_after_the_other_tasks_have_run() {
+        let mut drain =
+            drain(StreamBody::new(frames(iter::once(1)).chain(tokio_stream::pending())));
+        for _ in 0..MAX_YIELDS {
             assert_pending!(drain.enter(|cx, mut drain| drain.poll(cx)));
-            assert!(drain.is_woken(), "it waits for nobody");
+            assert!(drain.is_woken(), "it asks to be polled again");
         }
         assert_ready!(drain.enter(|cx, mut drain| drain.poll(cx)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_trickles_is_left_when_time_is_up_however_long_the_turns_of_others_take() {
-        // Each time that it is looked at, a byte has come meanwhile.
-        let mut has_come = false;
-        let trickle = futures_util::stream::poll_fn(move |_| {
-            has_come = !has_come;
+    async fn slow_body_is_left_at_the_time_limit() {
+        // At every second poll, a byte is ready.
+        let mut is_ready = false;
+        let slow_stream = futures_util::stream::poll_fn(move |_| {
+            is_ready = !is_ready;
             let byte = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
-            if has_come { Poll::Ready(Some(byte)) } else { Poll::Pending }
+            if is_ready { Poll::Ready(Some(byte)) } else { Poll::Pending }
         });
-        let mut drain = drain(StreamBody::new(trickle));
+        let mut drain = drain(StreamBody::new(slow_stream));
         let start = Instant::now();
         while drain.enter(|cx, mut drain| drain.poll(cx)).is_pending() {
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert_eq!(start.elapsed(), AT_MOST);
+        assert_eq!(start.elapsed(), MAX_TIME);
     }
 }

@@ -1,126 +1,63 @@
-//! How the body of a request is kept for one more attempt.
+//! The ways to keep the body of a request for a retry.
 //!
-//! A request that is answered 401 goes out again with a new token, and a body that was sent once is gone. The layer
-//! therefore asks a [`Replay`] before it sends: what goes out now, and what is kept? The choice is part of the layer's type:
+//! The layer retries a rejected request once, with a new token. The HTTP client has consumed the
+//! body by then. The layer therefore passes each body through a [`Replay`] before it sends the
+//! request. The `Replay` returns the body to send and a copy for the retry. It is a type parameter
+//! of the layer and is set with [`OAuthLayer::with_replay`](crate::OAuthLayer::with_replay):
 //!
-//! | replay | for bodies | retried | costs |
+//! | type | bodies | retried | cost per request |
 //! | --- | --- | --- | --- |
-//! | [`CloneBody`], the default | that are `Clone`: `Full<Bytes>`, `Empty<_>`, `Bytes`, `String`, `()` | always | a copy of the header fields, a clone of the rest |
-//! | [`BufferBody`] | of any type, streams included | up to a byte cap | a copy of the header fields; the frames are shared, not copied |
-//! | [`Never`] | of any type | never | nothing |
+//! | [`CloneBody`] (default) | `Clone`, such as `Full<_>` | always | copied headers, cloned body |
+//! | [`BufferBody`] | any, streams included | up to a size cap | copied headers, shared frames |
+//! | [`NoReplay`] | any | never | none |
 #![cfg_attr(
     feature = "tonic",
-    doc = "| [`TonicBody`], of [`OAuthLayer::grpc`](crate::OAuthLayer::grpc) | of tonic | up to a byte cap | a copy of the header fields; the frames are shared, not copied |"
+    doc = "| [`TonicBody`] | tonic's | up to a size cap | copied headers, shared frames |"
 )]
+//!
+//! [The chapter on replay](crate::docs::replay) lists which requests are retried.
 //!
 //! # Example
 //!
-//! An upload that cannot be repeated, on a layer that is the same otherwise:
+//! A second layer for uploads that must not be repeated. It shares its tokens with the first:
 //!
 //! ```
-//! use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+//! use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::NoReplay, source_fn};
 //!
-//! let tokens = TokenCache::new(|| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
-//! let oauth = OAuthLayer::new(tokens, Origins::new(["https://api.example.com"])?);
-//! let uploads = oauth.clone().replay(Never);
+//! let source = source_fn(|_| async { AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA") });
+//! let origins = Origins::new(["https://api.example.com"])?;
+//! let oauth = OAuthLayer::new(TokenCache::new(source), origins);
+//! let uploads = oauth.clone().with_replay(NoReplay);
 //! # Ok::<_, tower_oauth::ConfigError>(())
 //! ```
 //!
 //! # Caveats
 //!
-//! - A retry is safe to make for every method: the server refused the first attempt before it acted. Where you cannot trust
-//!   your API in this, use [`Never`].
-//! - A request that is not retried still takes its refused token out of use, for the next one; unless the last new token did
-//!   not help either.
-//! - "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied" has one of three causes: a body that is not
-//!   `Clone` (use [`BufferBody`]), an inner service that is no HTTP service (such as a bare `reqwest::Client`), or one whose
-//!   response has a body that is no [`http_body::Body`]. A service that is not `Clone` is refused when it is wrapped.
-//! - `Clone` is not always a copy: a body that shares one stream among its clones is for [`BufferBody`].
+//! - The layer retries requests of every method, because a server that rejects a token does not
+//!   process the request. Use [`NoReplay`] for a server that may do so.
+//! - A rejected token is invalidated even if its request is not retried, so that the next request
+//!   is sent with a new token. The layer suppresses this while new tokens are rejected as well.
+//! - The compiler error "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied"
+//!   has one of three causes. If the request body is not `Clone`, use [`BufferBody`]. If the inner
+//!   service is not an HTTP service, for example a `reqwest::Client`, convert its requests and
+//!   responses as shown in the [crate documentation](crate). The third cause is a response body
+//!   that does not implement [`http_body::Body`].
+//! - The clones of some bodies share one stream, and a retry would send only the rest of it. Use
+//!   [`BufferBody`] for such a body.
 
-mod buffer;
-mod kept;
-mod tee;
+mod buffer_body;
+mod clone_body;
+mod no_replay;
+mod recorded_body;
+mod replay_trait;
+mod saved_request;
 #[cfg(feature = "tonic")]
-mod tonic;
+mod tonic_body;
 
-pub use self::buffer::{BufferBody, Buffered, KeptBody};
-pub(crate) use self::kept::KeptRequest;
+pub use self::buffer_body::{BufferBody, Buffered};
+pub use self::clone_body::CloneBody;
+pub use self::no_replay::NoReplay;
+pub use self::replay_trait::Replay;
+pub(crate) use self::saved_request::SavedRequest;
 #[cfg(feature = "tonic")]
-pub use self::tonic::{KeptCall, TonicBody};
-
-use std::convert::Infallible;
-
-/// Keeps a body of type `B` for one more attempt. See the [module](self).
-///
-/// The layer takes one that is `Clone`, and clones it with each request that could be repeated: share what is large.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot keep a body of type `{B}` for a retry",
-    note = "`CloneBody`, the default, takes bodies that are `Clone`, such as `http_body_util::Full<Bytes>`",
-    note = "for other bodies: `OAuthLayer::replay(tower_oauth::replay::BufferBody::default())`",
-    note = "for tonic clients: `OAuthLayer::grpc()`"
-)]
-pub trait Replay<B> {
-    /// The body that the inner service gets to see.
-    type Body;
-    /// What is kept meanwhile.
-    type Kept;
-
-    /// Lets a body through of which nothing needs to be kept.
-    fn pass(&self, body: B) -> Self::Body;
-
-    /// Splits a body into what is sent now and what is kept. `None`: this body is not retried.
-    fn keep(&self, body: B) -> (Self::Body, Option<Self::Kept>);
-
-    /// Whether [`replay`](Self::replay) would give a body, as far as can be told now.
-    fn can_replay(&self, kept: &Self::Kept) -> bool {
-        let _ = kept;
-        true
-    }
-
-    /// The same body once more, all of it. `None`: it cannot be had.
-    fn replay(&self, kept: Self::Kept) -> Option<Self::Body>;
-}
-
-/// Keeps a clone of the body.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CloneBody;
-
-#[diagnostic::do_not_recommend]
-impl<B: Clone> Replay<B> for CloneBody {
-    type Body = B;
-    type Kept = B;
-
-    fn pass(&self, body: B) -> B {
-        body
-    }
-
-    fn keep(&self, body: B) -> (B, Option<B>) {
-        let kept = body.clone();
-        (body, Some(kept))
-    }
-
-    fn replay(&self, kept: B) -> Option<B> {
-        Some(kept)
-    }
-}
-
-/// Keeps nothing: a refused request is answered with the refusal.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Never;
-
-impl<B> Replay<B> for Never {
-    type Body = B;
-    type Kept = Infallible;
-
-    fn pass(&self, body: B) -> B {
-        body
-    }
-
-    fn keep(&self, body: B) -> (B, Option<Infallible>) {
-        (body, None)
-    }
-
-    fn replay(&self, kept: Infallible) -> Option<B> {
-        match kept {}
-    }
-}
+pub use self::tonic_body::TonicBody;

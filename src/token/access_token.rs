@@ -7,17 +7,18 @@ use zeroize::Zeroizing;
 
 use crate::error::{TokenError, TokenErrorKind};
 
-/// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), ready to be put on a request. Or, for APIs that have no
-/// better, a static HTTP Basic credential in its place.
+/// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), or a static HTTP Basic credential
+/// for APIs that accept no token.
 ///
-/// The value of the `Authorization` header is built once, here, and marked sensitive. `Debug` shows type and remaining
-/// lifetime, never the token.
+/// The value of the `Authorization` header is built once, when the token is created, and marked
+/// sensitive. `Debug` shows the type and the remaining lifetime, never the token.
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth::AccessToken;
 ///
-/// let token = AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA")?.expires_in(Duration::from_secs(3600));
+/// let token = AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA")?
+///     .expires_in(Duration::from_secs(3600));
 /// assert!(token.header_value().is_sensitive());
 /// assert!(!format!("{token:?}").contains("2YotnFZFEjr1zCsicMWpAA"));
 /// # Ok::<_, tower_oauth::TokenError>(())
@@ -26,13 +27,14 @@ use crate::error::{TokenError, TokenErrorKind};
 pub struct AccessToken {
     scheme: Scheme,
     header: HeaderValue,
-    since: Instant,
+    /// The instant from which lifetime and age are measured.
+    issued_at: Instant,
     lifetime: Option<Duration>,
-    renewal: Renewal,
+    refresh_timing: RefreshTiming,
     scope: Option<String>,
 }
 
-/// The authentication scheme under which a token is shown (RFC 9110 §11.1).
+/// The authentication scheme of a token in the `Authorization` header (RFC 9110 §11.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Bearer,
@@ -40,6 +42,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
+    /// Returns the name of the scheme as the header has it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bearer => "Bearer",
@@ -48,28 +51,29 @@ impl Scheme {
     }
 }
 
-/// When a token is to be renewed.
+/// The time at which a token becomes stale, that is, due for a background refresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Renewal {
-    /// As the cache does by default.
+pub(crate) enum RefreshTiming {
+    /// The default of the cache, which depends on the lifetime of the token.
     #[default]
     ByLifetime,
-    /// So long before the expiry.
+    /// This long before the expiry.
     BeforeExpiry(Duration),
-    /// At this age, or as by default where that comes first.
+    /// At this age, or at the default time if that is earlier.
     AtAge(Duration),
 }
 
 impl AccessToken {
-    /// The most time before its expiry at which a token already counts as expired; of a short-lived token it is 10 %.
+    /// The largest expiry margin. A token counts as expired 30 s before its expiry, or 10 % of its
+    /// lifetime before it if that is less.
     pub const MAX_EXPIRY_MARGIN: Duration = Duration::from_secs(30);
 
-    /// A bearer token without a known expiry and scope.
+    /// Creates a bearer token without a known expiry and scope.
     ///
     /// # Errors
     ///
-    /// [`TokenErrorKind::InvalidResponse`] when `token` is empty, begins or ends with a space, or has a character that
-    /// no access token may have (RFC 6749 §A.12: printable ASCII).
+    /// [`TokenErrorKind::InvalidResponse`] if `token` is empty, begins or ends with a space, or has
+    /// a character that is not printable ASCII (RFC 6749 §A.12).
     pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
         let token = token.as_ref();
         let problem = match token.as_bytes() {
@@ -83,90 +87,101 @@ impl AccessToken {
         if let Some(problem) = problem {
             return Err(TokenError::new(TokenErrorKind::InvalidResponse, problem));
         }
-        Self::of(Scheme::Bearer, token)
+        Self::from_credentials(Scheme::Bearer, token)
     }
 
-    /// A static HTTP Basic credential (RFC 7617), as some APIs take it in the place of a token. Its `token_type` is `Basic`.
+    /// Creates a static HTTP Basic credential (RFC 7617), which some APIs use instead of a token.
+    /// Its [`token_type`](Self::token_type) is `Basic`.
     ///
     /// # Errors
     ///
-    /// [`TokenErrorKind::Configuration`] for a user name with a colon, which could not be told from the password.
+    /// [`TokenErrorKind::Configuration`] if `user` contains a colon: the server would take the rest
+    /// of the user name for a part of the password.
     pub fn basic(user: &str, password: &str) -> Result<Self, TokenError> {
         if user.contains(':') {
-            let what = "a user name of HTTP Basic authentication cannot have a colon";
-            return Err(TokenError::new(TokenErrorKind::Configuration, what));
+            let message = "the user name for HTTP Basic authentication contains a colon";
+            return Err(TokenError::new(TokenErrorKind::Configuration, message));
         }
-        let pair = Zeroizing::new(format!("{user}:{password}"));
-        let credentials = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
-        Self::of(Scheme::Basic, &credentials)
+        Self::from_credentials(Scheme::Basic, &basic_credentials(user, password))
     }
 
-    fn of(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {
+    fn from_credentials(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {
         let header = Zeroizing::new(format!("{} {credentials}", scheme.name()));
         let mut header = HeaderValue::from_str(&header).map_err(|_| {
-            TokenError::new(TokenErrorKind::InvalidResponse, "the access token is not a header value")
+            TokenError::new(
+                TokenErrorKind::InvalidResponse,
+                "the access token is not a header value",
+            )
         })?;
         header.set_sensitive(true);
         Ok(Self {
             scheme,
             header,
-            since: Instant::now(),
+            issued_at: Instant::now(),
             lifetime: None,
-            renewal: Renewal::default(),
+            refresh_timing: RefreshTiming::default(),
             scope: None,
         })
     }
 
-    /// Sets the lifetime, counted from now. A lifetime beyond what the clock can count is no expiry.
+    /// Sets the lifetime, measured from now. By default no expiry is known.
+    ///
+    /// A lifetime beyond the range of the clock means that no expiry is known.
     #[must_use]
     pub fn expires_in(self, lifetime: Duration) -> Self {
         self.expires_in_from(Instant::now(), lifetime)
     }
 
-    /// Counted from when the token was asked for, it can be off to the safe side only.
+    /// Sets the lifetime, measured from `start`.
+    ///
+    /// `start` is the instant at which the token was requested, which is no later than the instant
+    /// at which the server issued it. So the token expires here no later than on the server.
     #[must_use]
     pub(crate) fn expires_in_from(mut self, start: Instant, lifetime: Duration) -> Self {
-        self.since = start;
+        self.issued_at = start;
         self.lifetime = start.checked_add(lifetime).map(|_| lifetime);
         self
     }
 
-    /// So much older. Beyond what the clock can tell, it is out of life.
+    /// Increases the age of the token. An age beyond the range of the clock makes it expired.
     #[must_use]
-    pub(crate) fn older_by(mut self, age: Duration) -> Self {
-        match self.since.checked_sub(age) {
-            Some(since) => self.since = since,
+    pub(crate) fn aged_by(mut self, age: Duration) -> Self {
+        match self.issued_at.checked_sub(age) {
+            Some(issued_at) => self.issued_at = issued_at,
             None => self.lifetime = self.lifetime.map(|_| Duration::ZERO),
         }
         self
     }
 
+    /// Sets when the token becomes stale. The default is [`RefreshTiming::ByLifetime`].
     #[must_use]
-    pub(crate) fn renewed(mut self, renewal: Renewal) -> Self {
-        self.renewal = renewal;
+    pub(crate) fn with_refresh_timing(mut self, timing: RefreshTiming) -> Self {
+        self.refresh_timing = timing;
         self
     }
 
-    /// Sets the scope that was granted (RFC 6749 §3.3).
+    /// Sets the scope that the server granted (RFC 6749 §3.3).
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// The token itself. A secret: keep it out of logs.
+    /// Returns the token itself, or the encoded credential of HTTP Basic. It is a secret: keep it
+    /// out of logs.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
         self.header.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default().1
     }
 
-    /// The value for the `Authorization` header (RFC 6750 §2.1), marked sensitive.
+    /// Returns the value of the `Authorization` header (RFC 6750 §2.1), marked sensitive.
     #[must_use]
     pub fn header_value(&self) -> &HeaderValue {
         &self.header
     }
 
-    /// The `token_type` (RFC 6749 §7.1): `Bearer`, or `Basic` for what [`basic`](Self::basic) made.
+    /// Returns the `token_type` (RFC 6749 §7.1): `Bearer`, or `Basic` for a credential that
+    /// [`basic`](Self::basic) created.
     #[must_use]
     pub fn token_type(&self) -> &'static str {
         self.scheme.name()
@@ -176,32 +191,40 @@ impl AccessToken {
         self.scheme
     }
 
-    /// The scope that was granted, where the answer named one (RFC 6749 §3.3).
+    /// Returns the scope that the server granted (RFC 6749 §3.3). `None` if the response has none.
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// The whole lifetime, from the request for the token on. `None`: no expiry is known.
+    /// Returns the whole lifetime, measured from the request for the token. `None` if no expiry is
+    /// known.
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
         self.lifetime
     }
 
-    /// What is left of the lifetime, zero after it. `None`: no expiry is known.
+    /// Returns the rest of the lifetime, which is zero after the expiry. `None` if no expiry is
+    /// known.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.lifetime.map(|lifetime| lifetime.saturating_sub(self.since.elapsed()))
+        self.lifetime.map(|lifetime| lifetime.saturating_sub(self.issued_at.elapsed()))
     }
 
-    /// From when on its lifetime and its age count.
-    pub(crate) fn since(&self) -> Instant {
-        self.since
+    /// Returns the instant from which lifetime and age are measured.
+    pub(crate) fn issued_at(&self) -> Instant {
+        self.issued_at
     }
 
-    pub(crate) fn renewal(&self) -> Renewal {
-        self.renewal
+    pub(crate) fn refresh_timing(&self) -> RefreshTiming {
+        self.refresh_timing
     }
+}
+
+/// Returns the credentials of HTTP Basic authentication (RFC 7617 §2), without the scheme.
+pub(crate) fn basic_credentials(user: &str, password: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{user}:{password}"));
+    Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()))
 }
 
 impl fmt::Debug for AccessToken {
@@ -218,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_basic_credential_is_that_of_rfc_7617() {
+    fn basic_credential_matches_rfc_7617() {
         let token = AccessToken::basic("Aladdin", "open sesame").unwrap();
         assert_eq!(token.header_value(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert!(token.header_value().is_sensitive());
@@ -227,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_token_is_named_and_not_shown() {
+    fn invalid_token_is_rejected_and_not_shown() {
         for bad in ["", " T0KEN", "T0KEN ", "T0KEN\n", "T0KEN\0", "T0KENü", "T0KEN\x7f"] {
             let error = AccessToken::bearer(bad).unwrap_err();
             assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
@@ -236,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_beyond_the_clock_is_no_expiry() {
+    fn lifetime_beyond_the_clock_is_no_expiry() {
         let token = AccessToken::bearer("t").unwrap().expires_in(Duration::MAX);
         assert_eq!((token.lifetime(), token.remaining()), (None, None));
     }
 
     #[test]
-    fn the_value_comes_back_as_it_was_given() {
+    fn exposed_secret_equals_the_given_token() {
         assert_eq!(AccessToken::bearer("a b~!").unwrap().expose_secret(), "a b~!");
     }
 }

@@ -1,9 +1,13 @@
-//! Values: what a token is, how long it lasts, what must not be shown (RFC 6749 §1.4, §5.1).
+//! Values: access tokens with their lifetime, their generation in a cache, and client secrets
+//! (RFC 6749 §1.4, §2.3.1, §5.1).
 
 mod access_token;
+mod generation;
 mod secret;
+mod secret_file;
 
 pub use access_token::AccessToken;
-pub(crate) use access_token::{Renewal, Scheme};
-pub use secret::ClientSecret;
-pub(crate) use secret::read_secret_file;
+pub(crate) use access_token::{RefreshTiming, Scheme, basic_credentials};
+pub use generation::Generation;
+pub use secret::Secret;
+pub(crate) use secret_file::read_secret_file;

@@ -1,29 +1,27 @@
-use std::{
-    fmt,
-    fs::{self, File},
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::error::{TokenError, TokenErrorKind};
+use super::secret_file::read_secret_file;
+use crate::error::TokenError;
 
-/// The secret of a client (RFC 6749 §2.3.1): a value, or a file that is read for each token request.
+/// A client secret (RFC 6749 §2.3.1) or a password: a value, or a file that is read for each token
+/// request.
 ///
-/// `Debug` shows nothing of a value, there is no `Display`, and its memory is wiped on drop.
+/// `Debug` does not show the value, there is no `Display`, and the memory of the value is zeroed on
+/// drop.
 ///
 /// ```
-/// use tower_oauth::ClientSecret;
+/// use tower_oauth::Secret;
 ///
-/// let secret = ClientSecret::from("hunter2");
-/// assert_eq!(format!("{secret:?}"), "ClientSecret([redacted])");
+/// let secret = Secret::from("hunter2");
+/// assert_eq!(format!("{secret:?}"), "Secret([redacted])");
 ///
-/// // A mounted secret that is rotated under way:
-/// let secret = ClientSecret::from_file("/run/secrets/orders-client");
+/// // A mounted secret, which may be rotated while the program runs:
+/// let secret = Secret::from_file("/run/secrets/orders-client");
 /// ```
 #[derive(Clone)]
-pub struct ClientSecret(Kind);
+pub struct Secret(Kind);
 
 #[derive(Clone)]
 enum Kind {
@@ -31,15 +29,24 @@ enum Kind {
     File(PathBuf),
 }
 
-impl ClientSecret {
-    /// Reads the secret from a file, anew for every token request, so that a rotated secret is picked up. Line breaks at its
-    /// end are not part of it.
+impl Secret {
+    /// Creates a secret that is read from a file for each token request, so that a rotated secret
+    /// is picked up.
     ///
-    /// A file that cannot be read then, or that is larger than 64 KiB, is a [`TokenErrorKind::Configuration`] error that names the file.
+    /// The file holds UTF-8 text of at most 64 KiB. Line breaks at its end are not part of the
+    /// secret.
+    ///
+    /// # Errors
+    ///
+    /// This function does not open the file. If the file cannot be used later, the token request
+    /// fails with an error of kind [`Configuration`](crate::TokenErrorKind::Configuration) that
+    /// names the file.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
 
+    /// Returns the secret, and reads its file if there is one.
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe.
@@ -51,59 +58,23 @@ impl ClientSecret {
     }
 }
 
-/// The content of a small file without the line breaks at its end.
-pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>, TokenError> {
-    let read = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || read_small_file(&path))
-    };
-    let unreadable = |error: io::Error| {
-        let what = format!("the secret file {} cannot be read: {error}", path.display());
-        TokenError::new(TokenErrorKind::Configuration, what)
-    };
-    let bytes = read.await.map_err(io::Error::other).and_then(|read| read).map_err(unreadable)?;
-    let text = str::from_utf8(&bytes)
-        .map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
-    }
-    Ok(Zeroizing::new(text.to_owned()))
-}
-
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
-
-/// What is no plain file may never end, or never begin.
-fn read_small_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        let what = format!("it is larger than {MAX_SECRET_BYTES} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
-    Ok(bytes)
-}
-
-impl From<String> for ClientSecret {
+impl From<String> for Secret {
     fn from(secret: String) -> Self {
         Self(Kind::Value(Zeroizing::new(secret)))
     }
 }
 
-impl From<&str> for ClientSecret {
+impl From<&str> for Secret {
     fn from(secret: &str) -> Self {
         Self::from(secret.to_owned())
     }
 }
 
-impl fmt::Debug for ClientSecret {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Value(_) => f.write_str("ClientSecret([redacted])"),
-            Kind::File(path) => write!(f, "ClientSecret(file {})", path.display()),
+            Kind::Value(_) => f.write_str("Secret([redacted])"),
+            Kind::File(path) => write!(f, "Secret(file {})", path.display()),
         }
     }
 }

@@ -1,62 +1,225 @@
-use std::{sync::Arc, time::Duration};
+//! The ready-made transport: hyper-util with rustls.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper_rustls::HttpsConnectorBuilder;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::ring,
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, pem::PemObject},
 };
 use rustls_platform_verifier::Verifier;
+use tower_service::Service;
 
-use super::transport::Transport;
-use crate::error::ConfigError;
+use crate::error::{BoxError, ConfigError};
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) type Certificate = CertificateDer<'static>;
+type Certificate = CertificateDer<'static>;
 
-/// HTTP/1.1 over TLS with the platform's trust. A token is asked for about once an hour, so that no connection is kept;
-/// redirects are not followed.
-pub(super) fn default_transport(https: bool, authorities: &[Certificate]) -> Result<Transport, ConfigError> {
-    let mut tcp = HttpConnector::new();
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    let mut client = Client::builder(TokioExecutor::new());
-    client.pool_max_idle_per_host(0);
-    if !https {
-        return Ok(Transport::new(client.build::<_, Full<Bytes>>(tcp)));
+/// The ready-made transport for token requests: HTTP/1.1, with TLS for `https` URLs.
+///
+/// [`TokenEndpoint::new`](crate::TokenEndpoint::new) makes one for each endpoint. A program with
+/// many endpoints makes one itself and passes clones of it to
+/// [`TokenEndpoint::with_transport`](crate::TokenEndpoint::with_transport):
+///
+/// ```no_run
+/// use tower_oauth::{ClientAuth, ConfigError, DefaultTransport, TokenEndpoint};
+///
+/// # fn example(tenants: &[(&str, &str)]) -> Result<(), ConfigError> {
+/// let transport = DefaultTransport::new()?;
+/// for (token_url, secret) in tenants.iter().copied() {
+///     let auth = ClientAuth::client_secret_basic("my-client", secret);
+///     let endpoint = TokenEndpoint::with_transport(token_url, auth, transport.clone())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cost
+///
+/// Creating a transport reads the certificates of the platform. On Linux this takes about 3 ms and
+/// 0.1 MB. Clones share the TLS configuration with these certificates, so that 1,000 endpoints with
+/// a shared transport start about 3 s sooner than with a transport each, and use 100 MB less.
+///
+/// # Behavior
+///
+/// - TLS 1.2 or 1.3 with ring. The certificates of the platform are trusted, and those given to
+///   [`new_trusting`](Self::new_trusting).
+/// - Redirects are not followed.
+/// - Connections are not kept, because token requests are rare. Therefore it can be used from
+///   several runtimes.
+/// - Connecting takes at most
+///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT).
+/// - Names are resolved with the resolver of the system. Proxy settings are ignored.
+#[derive(Clone)]
+pub struct DefaultTransport(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl DefaultTransport {
+    /// Creates a transport that trusts the certificates of the platform.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Tls`] if TLS cannot be set up, for example on a machine without root
+    /// certificates.
+    pub fn new() -> Result<Self, ConfigError> {
+        Self::with_authorities(&[])
     }
-    let tls = tls_config(authorities).map_err(|error| ConfigError::Tls { reason: error.to_string() })?;
-    let tls =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp);
-    Ok(Transport::new(client.build::<_, Full<Bytes>>(tls)))
+
+    /// Creates a transport that also trusts the certificate authorities in `pem`: for a server with
+    /// a private certificate authority.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] if `pem` contains no
+    /// certificate, or one that cannot be read.
+    pub fn new_trusting(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        Self::with_authorities(&parse_certificates(pem.as_ref())?)
+    }
+
+    pub(super) fn with_authorities(authorities: &[Certificate]) -> Result<Self, ConfigError> {
+        let provider = Arc::new(ring::default_provider());
+        let authorities = authorities.iter().cloned();
+        let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider));
+        let verifier = verifier.map_err(|error| tls_error(&error))?;
+        let tls = tls_builder(provider)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self::with_tls(tls))
+    }
+
+    /// Creates a transport for `http` URLs. It trusts no certificate, and so it works on machines
+    /// without root certificates.
+    pub(super) fn for_plain_http() -> Result<Self, ConfigError> {
+        let tls = tls_builder(Arc::new(ring::default_provider()))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        Ok(Self::with_tls(tls))
+    }
+
+    fn with_tls(tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self(client)
+    }
 }
 
-fn tls_config(authorities: &[Certificate]) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new_with_extra_roots(authorities.iter().cloned(), Arc::clone(&provider))?;
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+/// The future and the response body are boxed, so that the public API names no type of hyper.
+impl Service<Request<Full<Bytes>>> for DefaultTransport {
+    type Response = Response<UnsyncBoxBody<Bytes, BoxError>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    /// Always ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let response = self.0.request(request);
+        Box::pin(
+            async move { Ok(response.await?.map(|body| body.map_err(Into::into).boxed_unsync())) },
+        )
+    }
 }
 
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
-    let refuse = |reason: String| ConfigError::Certificates { reason };
+impl fmt::Debug for DefaultTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DefaultTransport").finish_non_exhaustive()
+    }
+}
+
+type TlsBuilder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+
+fn tls_builder(provider: Arc<CryptoProvider>) -> Result<TlsBuilder, ConfigError> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| tls_error(&error))
+}
+
+fn tls_error(error: &rustls::Error) -> ConfigError {
+    ConfigError::Tls { reason: error.to_string() }
+}
+
+/// Reads the certificates in `pem`, and checks that each can be the certificate of an authority.
+pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
+    let error = |reason: String| ConfigError::Certificates { reason };
     let certificates: Vec<_> = Certificate::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| refuse(format!("they are not PEM: {error}")))?;
+        .map_err(|cause| error(format!("they are not PEM: {cause}")))?;
     if certificates.is_empty() {
-        return Err(refuse("there is no certificate in it".into()));
+        return Err(error("there is no certificate in it".into()));
     }
     let mut authorities = RootCertStore::empty();
     for certificate in &certificates {
-        authorities.add(certificate.clone()).map_err(|error| refuse(error.to_string()))?;
+        authorities.add(certificate.clone()).map_err(|cause| error(cause.to_string()))?;
     }
     Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::token_endpoint::{ClientAuth, TokenEndpoint, TokenRequest};
+
+    /// A server that responds to each connection with the same token, and closes it.
+    async fn serve(token: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let body = format!(r#"{{"access_token":"{token}"}}"#);
+                let length = body.len();
+                let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                let mut request = [0; 1024];
+                assert_ne!(stream.read(&mut request).await.unwrap(), 0);
+                stream.write_all(response.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn one_transport_serves_several_endpoints() {
+        let transport = DefaultTransport::for_plain_http().unwrap();
+        for token in ["T0KEN-1", "T0KEN-2"] {
+            let url = serve(token).await;
+            let auth = ClientAuth::client_secret_basic("id", "S3CRET");
+            let endpoint = TokenEndpoint::with_transport(url, auth, transport.clone()).unwrap();
+            for _ in 0..2 {
+                let response = endpoint.send(TokenRequest::new("x")).await.unwrap();
+                assert_eq!(response.access_token().expose_secret(), token);
+            }
+        }
+    }
 }

@@ -1,143 +1,170 @@
+//! The settings of a token endpoint, and sending a request to it.
+
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response,
-    header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+    header::{
+        ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+    },
 };
 use http_body::Body;
 use tokio::time::Instant;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 #[cfg(feature = "default-transport")]
-use super::default_transport;
+use super::default_transport::{CONNECT_TIMEOUT, DefaultTransport, parse_certificates};
 use super::{
+    client_auth::ClientAuth,
     location::Location,
-    response,
+    parse_response::parse_response,
+    request_format::RequestFormat,
     response_format::ResponseFormat,
     round_trip::RoundTrip,
+    token_request::TokenRequest,
+    token_response::TokenResponse,
     token_url::TokenUrl,
     transport::{MAX_RESPONSE_BYTES, Transport},
 };
 use crate::{
-    client_auth::ClientAuth,
-    error::{ConfigError, TokenError},
-    token::{AccessToken, Renewal},
-    token_request::{BodyFormat, TokenRequest},
+    error::{BoxError, ConfigError, TokenError},
+    token::RefreshTiming,
 };
 
-const OWN_HEADERS: [HeaderName; 7] =
+/// The headers that [`TokenEndpoint::header`] does not accept: they are set by this crate or by the
+/// HTTP client.
+const RESERVED_HEADERS: [HeaderName; 7] =
     [ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING];
 
-/// A token endpoint (RFC 6749 §3.2) and how this client talks to it: URL, client authentication, transport, limits.
+/// A token endpoint (RFC 6749 §3.2): its URL, the client authentication, the transport, the formats
+/// and the limits.
 ///
-/// [`new`](Self::new) brings a transport (hyper-util with rustls and the platform's trust, HTTP/1.1, no redirects, no kept
-/// connection). [`with_transport`](Self::with_transport) takes any tower HTTP service instead, so that proxies, retries,
-/// tracing and TLS of the token request are yours to compose:
+/// [`new`](Self::new) uses the [`DefaultTransport`](crate::DefaultTransport).
+/// [`with_transport`](Self::with_transport) takes any other tower HTTP service, to add proxies,
+/// retries, tracing or your own TLS settings to the token request:
 ///
 /// ```
 /// use bytes::Bytes;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
-/// use tower_oauth::{AccessToken, ClientAuth, ClientCredentials, TokenCache, TokenEndpoint};
+/// use tower_oauth::{ClientAuth, ClientCredentials, TokenCache, TokenEndpoint};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tower::BoxError> {
+/// # async fn main() -> Result<(), tower_oauth::BoxError> {
 /// let transport = tower::service_fn(|request: Request<Full<Bytes>>| async move {
-///     let answer = r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"Bearer","expires_in":3600}"#;
-///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(answer)))
+///     let body = r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","expires_in":3600}"#;
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(body)))
 /// });
 /// let auth = ClientAuth::client_secret_basic("my-client", "hunter2");
-/// let endpoint = TokenEndpoint::with_transport("https://auth.example.com/token", auth, transport)?;
+/// let url = "https://auth.example.com/token";
+/// let endpoint = TokenEndpoint::with_transport(url, auth, transport)?;
 /// let token = TokenCache::new(ClientCredentials::new(endpoint)).token().await?;
 /// assert_eq!(token.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
 /// # Ok(())
 /// # }
 /// ```
 ///
+/// [`send`](Self::send) sends any grant, including those that this crate does not have.
+///
+/// The response is a JSON object of at most [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES), by
+/// default that of RFC 6749 §5.1 (see [`ResponseFormat`]).
+///
 /// # Caveats
 ///
-/// - Do not build the transport out of the service that the layer guards: a limit that both share deadlocks.
-/// - A transport that follows redirects shows the client's secret to wherever it is sent.
-/// - The answer is a JSON object, by default that of RFC 6749 §5.1 (see [`ResponseFormat`]), of at most
-///   [`MAX_RESPONSE_BYTES`](Self::MAX_RESPONSE_BYTES).
+/// - Do not build the transport from the service that the layer wraps: if both share a concurrency
+///   limit, a request that waits for a token can deadlock.
+/// - A transport that follows redirects sends the client's secret to the target of the redirect.
+/// - Errors do not show the secrets of this endpoint and its requests. A secret that a transport
+///   adds itself is unknown here, so its errors and the responses to it may show that secret.
 #[derive(Clone)]
 pub struct TokenEndpoint {
     location: Location,
     auth: ClientAuth,
     round_trip: RoundTrip,
-    body_format: BodyFormat,
+    request_format: RequestFormat,
     headers: HeaderMap,
     response_format: ResponseFormat,
     default_lifetime: Duration,
-    renewal: Renewal,
+    refresh_timing: RefreshTiming,
 }
 
 impl TokenEndpoint {
-    /// How long the ready-made transport may take to connect (TCP).
+    /// The time limit of the [`DefaultTransport`](crate::DefaultTransport) for establishing a TCP
+    /// connection.
     #[cfg(feature = "default-transport")]
-    pub const CONNECT_TIMEOUT: Duration = default_transport::CONNECT_TIMEOUT;
-    /// How long a round trip may take, body included, unless [`timeout`](Self::timeout) says otherwise.
+    pub const CONNECT_TIMEOUT: Duration = CONNECT_TIMEOUT;
+    /// The default of [`timeout`](Self::timeout).
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
-    /// How long a token lasts whose answer has no `expires_in`, unless [`default_lifetime`](Self::default_lifetime) says
-    /// otherwise.
+    /// The default of [`default_lifetime`](Self::default_lifetime).
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
-    /// The most bytes that are read of an answer.
+    /// The maximum size of a response body. A larger response is an error of kind
+    /// [`InvalidResponse`](crate::TokenErrorKind::InvalidResponse).
     pub const MAX_RESPONSE_BYTES: usize = MAX_RESPONSE_BYTES;
 
-    /// An endpoint with the ready-made transport. `location` is a URL, or an [`Issuer`](crate::Issuer).
+    /// Creates an endpoint with a [`DefaultTransport`](crate::DefaultTransport) of its own.
+    ///
+    /// `location` is a URL (a string or a [`TokenUrl`]) or an [`Issuer`](crate::Issuer).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] for a URL that cannot be used, [`ConfigError::Tls`]
-    /// where TLS cannot be set up.
+    /// - [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
+    ///   that is not a usable URL. See [`TokenUrl`].
+    /// - [`ConfigError::Tls`] if TLS cannot be set up. This cannot happen for an `http` URL.
     #[cfg(feature = "default-transport")]
     pub fn new<L>(location: L, auth: ClientAuth) -> Result<Self, ConfigError>
     where
         L: TryInto<Location>,
         ConfigError: From<L::Error>,
     {
-        Self::with_trust(location, auth, &[])
+        Self::with_default_transport(location.try_into()?, auth, DefaultTransport::new)
     }
 
-    /// [`new`](Self::new), which trusts the certificate authorities in `pem` besides those of the platform: for a server with
-    /// a certificate of your own.
+    /// Creates an endpoint like [`new`](Self::new) that also trusts the certificate authorities in
+    /// `pem`: for a server with a private certificate authority.
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] where `pem` has no certificate, or one that cannot be
-    /// read.
+    /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] if `pem` contains no
+    /// certificate, or one that cannot be read.
     #[cfg(feature = "default-transport")]
-    pub fn new_trusting<L>(location: L, auth: ClientAuth, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError>
-    where
-        L: TryInto<Location>,
-        ConfigError: From<L::Error>,
-    {
-        let authorities = default_transport::certificates(pem.as_ref())?;
-        Self::with_trust(location, auth, &authorities)
-    }
-
-    #[cfg(feature = "default-transport")]
-    fn with_trust<L>(
+    pub fn new_trusting<L>(
         location: L,
         auth: ClientAuth,
-        authorities: &[default_transport::Certificate],
+        pem: impl AsRef<[u8]>,
     ) -> Result<Self, ConfigError>
     where
         L: TryInto<Location>,
         ConfigError: From<L::Error>,
     {
-        let location = location.try_into()?;
-        let transport = default_transport::default_transport(location.is_https(), authorities)?;
-        Ok(Self::build(location, auth, transport))
+        // The certificates are checked for an `http` URL as well.
+        let authorities = parse_certificates(pem.as_ref())?;
+        Self::with_default_transport(location.try_into()?, auth, || {
+            DefaultTransport::with_authorities(&authorities)
+        })
     }
 
-    /// An endpoint behind a tower service of yours. Its request body is anything that can be made from [`Bytes`], such as
-    /// `Full<Bytes>`.
+    #[cfg(feature = "default-transport")]
+    fn with_default_transport(
+        location: Location,
+        auth: ClientAuth,
+        for_https: impl FnOnce() -> Result<DefaultTransport, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        let transport =
+            if location.is_https() { for_https()? } else { DefaultTransport::for_plain_http()? };
+        Self::with_transport(location, auth, transport)
+    }
+
+    /// Creates an endpoint that sends its requests through `transport`.
+    ///
+    /// `location` is a URL (a string or a [`TokenUrl`]) or an [`Issuer`](crate::Issuer). The
+    /// request body of the transport can be any type that is made from [`Bytes`], such as
+    /// `Full<Bytes>`. The transport is cloned for each request.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] for a URL that cannot be used.
+    /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
+    /// that is not a usable URL. See [`TokenUrl`].
     pub fn with_transport<L, S, ReqBody, ResBody>(
         location: L,
         auth: ClientAuth,
@@ -153,120 +180,184 @@ impl TokenEndpoint {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        Ok(Self::build(location.try_into()?, auth, Transport::new(transport)))
-    }
-
-    fn build(location: Location, auth: ClientAuth, transport: Transport) -> Self {
-        Self {
-            location,
+        Ok(Self {
+            location: location.try_into()?,
             auth,
-            round_trip: RoundTrip { transport, timeout: Self::DEFAULT_TIMEOUT },
-            body_format: BodyFormat::default(),
+            round_trip: RoundTrip {
+                transport: Transport::new(transport),
+                timeout: Self::DEFAULT_TIMEOUT,
+            },
+            request_format: RequestFormat::default(),
             headers: HeaderMap::new(),
             response_format: ResponseFormat::default(),
             default_lifetime: Self::DEFAULT_LIFETIME,
-            renewal: Renewal::default(),
-        }
+            refresh_timing: RefreshTiming::default(),
+        })
     }
 
-    /// How long a round trip may take, body included; by default [`DEFAULT_TIMEOUT`](Self::DEFAULT_TIMEOUT). The refresh
-    /// timeout of the [`TokenCache`](crate::TokenCache) bounds it as well.
+    /// Sets the time limit for one request and its complete response. Default:
+    /// [`DEFAULT_TIMEOUT`](Self::DEFAULT_TIMEOUT).
+    ///
+    /// The [refresh timeout](crate::TokenCacheBuilder::refresh_timeout) of a cache is a second
+    /// limit, for all requests of one refresh.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.round_trip.timeout = timeout;
         self
     }
 
-    /// How long a token lasts whose answer has no `expires_in`; by default [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
+    /// Sets the lifetime of tokens whose response has no lifetime. Default:
+    /// [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = lifetime;
         self
     }
 
-    /// How the parameters are written; by default [`BodyFormat::Form`].
+    /// Sets the encoding of the request parameters. Default: [`RequestFormat::Form`].
     #[must_use]
-    pub fn body_format(mut self, format: BodyFormat) -> Self {
-        self.body_format = format;
+    pub fn request_format(mut self, format: RequestFormat) -> Self {
+        self.request_format = format;
         self
     }
 
-    /// Where in the answer its members stand; by default where RFC 6749 §5.1 has them.
+    /// Sets the positions of the members in the response. Default: those of RFC 6749 §5.1.
     #[must_use]
     pub fn response_format(mut self, format: ResponseFormat) -> Self {
         self.response_format = format;
         self
     }
 
-    /// Adds a header to the token request, such as the key of an API gateway. Its value is marked sensitive.
+    /// Adds a header to token requests, such as the key of an API gateway. Its value is marked
+    /// sensitive, and no error shows it.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Header`] for what is no header, and for a header that is written by other means.
+    /// [`ConfigError::Header`] if the name or the value is invalid, if this crate or the HTTP
+    /// client sets this header, or if it was added before.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
-        let refuse = |reason| Err(ConfigError::Header { name: name.to_owned(), reason });
+        let error = |reason| Err(ConfigError::Header { name: name.to_owned(), reason });
         let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            return refuse("is not a header name");
+            return error("is not a header name");
         };
-        if OWN_HEADERS.contains(&header) {
-            return refuse("is written by this crate or the HTTP client");
+        if RESERVED_HEADERS.contains(&header) {
+            return error("is set by this crate or the HTTP client");
         }
         let Ok(mut value) = HeaderValue::from_str(value) else {
-            return refuse("has a value that no header can have");
+            return error("has an invalid value");
         };
         value.set_sensitive(true);
         if self.headers.insert(header, value).is_some() {
-            return refuse("is there already");
+            return error("is there already");
         }
         Ok(self)
     }
 
-    /// Renews a token at this age, where that comes before it would be renewed by default: for providers that ask for it, such
-    /// as "renew daily" for tokens of 25 hours. The old token is used until the new one is there.
+    /// Sets the age at which tokens are refreshed in the background, if that is earlier than the
+    /// default time: for providers that ask for it, such as "refresh daily" for tokens of 25 hours.
+    /// Replaces [`refresh_before_expiry`](Self::refresh_before_expiry).
     #[must_use]
-    pub fn renew_at_age(mut self, age: Duration) -> Self {
-        self.renewal = Renewal::AtAge(age);
+    pub fn refresh_at_age(mut self, age: Duration) -> Self {
+        self.refresh_timing = RefreshTiming::AtAge(age);
         self
     }
 
-    /// Renews a token so long before its expiry, or at half of a lifetime that is too short for that; by default it is 20
-    /// minutes less a little at random. Never less than twice the margin at which it expires. The old token is used until the
-    /// new one is there, or until it is within [`AccessToken::MAX_EXPIRY_MARGIN`] of its expiry.
+    /// Sets the time before their expiry at which tokens are refreshed in the background. Default:
+    /// 20 minutes, minus a random part. Replaces [`refresh_at_age`](Self::refresh_at_age).
+    ///
+    /// It is at most half of the lifetime, and at least twice the margin before the expiry at which
+    /// a token counts as expired (see [`AccessToken::MAX_EXPIRY_MARGIN`]).
+    ///
+    /// [`AccessToken::MAX_EXPIRY_MARGIN`]: crate::AccessToken::MAX_EXPIRY_MARGIN
     #[must_use]
-    pub fn renew_before_expiry(mut self, remaining: Duration) -> Self {
-        self.renewal = Renewal::BeforeExpiry(remaining);
+    pub fn refresh_before_expiry(mut self, remaining: Duration) -> Self {
+        self.refresh_timing = RefreshTiming::BeforeExpiry(remaining);
         self
     }
 
-    /// Adds the client authentication to what a grant has written, and makes the round trip.
-    pub(crate) async fn fetch(&self, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
+    /// Sends a token request: any grant, with the client authentication, the headers and the
+    /// formats of this endpoint.
+    ///
+    /// [`ClientCredentials`](crate::ClientCredentials) is implemented with this function. A grant
+    /// of your own is a [`TokenSource`](crate::TokenSource) that calls it. For example, the refresh
+    /// token grant (RFC 6749 §6), with a refresh token that the server may rotate:
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use tower_oauth::{
+    ///     AccessToken, FetchContext, TokenEndpoint, TokenError, TokenRequest, TokenSource,
+    /// };
+    ///
+    /// struct RefreshTokenGrant {
+    ///     endpoint: TokenEndpoint,
+    ///     refresh_token: Mutex<String>,
+    /// }
+    ///
+    /// impl TokenSource for RefreshTokenGrant {
+    ///     async fn fetch(&self, _context: FetchContext) -> Result<AccessToken, TokenError> {
+    ///         let refresh_token = self.refresh_token.lock().unwrap().clone();
+    ///         let request = TokenRequest::new("refresh_token")
+    ///             .secret_parameter("refresh_token", refresh_token);
+    ///         let response = self.endpoint.send(request).await?;
+    ///         if let Some(rotated) = response.refresh_token() {
+    ///             *self.refresh_token.lock().unwrap() = rotated.to_owned();
+    ///         }
+    ///         Ok(response.into_access_token())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`TokenError`] that names this endpoint. It shows no secret of the endpoint, and no
+    /// [secret parameter](TokenRequest::secret_parameter). Its kind is
+    /// [`Configuration`](crate::TokenErrorKind::Configuration), and nothing is sent, if `request`
+    /// has a parameter of client authentication (`client_id`, `client_secret`, `client_assertion`,
+    /// `client_assertion_type`) or a second `grant_type`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time. If the request was sent already, the server may have
+    /// issued a token that is lost.
+    pub async fn send(&self, request: TokenRequest) -> Result<TokenResponse, TokenError> {
+        request.check_parameters()?;
         let url = self.location.token_url(self.auth.method(), &self.round_trip).await?;
-        self.auth.authenticate(&mut request).await?;
-        let token = self.fetch_from(&url, request).await;
-        token.map_err(|error| {
-            self.location.forget();
+        let request = self.auth.authenticate(request).await?;
+        self.send_to(&url, request).await.map_err(|error| {
+            self.location.forget_metadata();
             error.at("token endpoint", &url.to_string())
         })
     }
 
-    /// A key in the query of the URL, or in a header, is a secret, too.
-    fn own_secrets(&self, url: &TokenUrl) -> Vec<String> {
-        let query = url.uri().query().unwrap_or_default();
-        let values = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
-        let raw = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
-        let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
-        [query.to_owned()].into_iter().chain(values).chain(raw).chain(headers).collect()
+    async fn send_to(
+        &self,
+        url: &TokenUrl,
+        request: TokenRequest,
+    ) -> Result<TokenResponse, TokenError> {
+        let sent_at = Instant::now();
+        let request = self
+            .secrets(url)
+            .iter()
+            .fold(request, |request, secret| request.register_secret(secret));
+        let (request, redactor) =
+            request.into_http_request(url.uri(), self.request_format, &self.headers);
+        let response = self.round_trip.send(request, &redactor).await?;
+        let parsed = parse_response(&response, &self.response_format, &redactor)?;
+        let lifetime = parsed.lifetime.unwrap_or(self.default_lifetime);
+        let access_token = parsed.access_token.expires_in_from(sent_at, lifetime);
+        let access_token = access_token.with_refresh_timing(self.refresh_timing);
+        Ok(TokenResponse::new(access_token, parsed.members))
     }
 
-    async fn fetch_from(&self, url: &TokenUrl, mut request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let asked_at = Instant::now();
-        for secret in self.own_secrets(url) {
-            request.keep_secret(&secret);
-        }
-        let (request, redactor) = request.into_parts(url.uri(), self.body_format, &self.headers);
-        let answer = self.round_trip.send(request, &redactor).await?;
-        let granted = response::read(&answer, &self.response_format, &redactor)?;
-        Ok(granted.into_access_token(asked_at, self.default_lifetime).renewed(self.renewal))
+    /// Returns the secrets of this endpoint: the query of its URL, each value in it, and the values
+    /// of its headers.
+    fn secrets(&self, url: &TokenUrl) -> Vec<String> {
+        let query = url.uri().query().unwrap_or_default();
+        let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
+        let raw = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+        let headers =
+            self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
+        [query.to_owned()].into_iter().chain(decoded).chain(raw).chain(headers).collect()
     }
 }
 
@@ -277,10 +368,206 @@ impl fmt::Debug for TokenEndpoint {
             .field("auth", &self.auth)
             .field("timeout", &self.round_trip.timeout)
             .field("default_lifetime", &self.default_lifetime)
-            .field("body_format", &self.body_format)
+            .field("request_format", &self.request_format)
             .field("headers", &self.headers)
             .field("response_format", &self.response_format)
-            .field("renewal", &self.renewal)
+            .field("refresh_timing", &self.refresh_timing)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, error::Error};
+
+    use http::header::CONTENT_TYPE;
+    use http_body_util::Full;
+    use serde_json::json;
+    use tokio_test::block_on;
+
+    use super::*;
+    use crate::error::TokenErrorKind;
+
+    const URL: &str = "https://as.test/token?key=K3Y";
+
+    /// An endpoint behind a closure that receives the request with its body as text.
+    fn endpoint<F>(auth: ClientAuth, respond: F) -> TokenEndpoint
+    where
+        F: Fn(Request<String>) -> Result<(u16, String), BoxError> + Clone + Send + 'static,
+    {
+        let transport = tower::service_fn(move |request: Request<Bytes>| {
+            let request = request.map(|body| String::from_utf8(body.to_vec()).unwrap());
+            let response = respond(request).map(|(status, body)| {
+                Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap()
+            });
+            async { response }
+        });
+        TokenEndpoint::with_transport(URL, auth, transport).unwrap()
+    }
+
+    fn auth() -> ClientAuth {
+        ClientAuth::client_secret_basic("id", "S3CRET")
+    }
+
+    fn refresh(token: &str) -> TokenRequest {
+        TokenRequest::new("refresh_token")
+            .secret_parameter("refresh_token", token)
+            .parameter("resource", "urn:1")
+            .parameter("resource", "urn:2")
+    }
+
+    /// Returns everything that an error shows, its causes included.
+    fn shown(error: &TokenError) -> String {
+        let mut shown = format!("{error} {error:?} {:?}", error.error_description());
+        let mut source = error.source();
+        while let Some(cause) = source {
+            shown += &format!(" {cause} {cause:?}");
+            source = cause.source();
+        }
+        shown
+    }
+
+    #[test]
+    fn any_grant_is_sent_with_auth_and_headers_of_the_endpoint() {
+        let endpoint = endpoint(auth(), |request| {
+            assert_eq!(request.headers()[AUTHORIZATION], "Basic aWQ6UzNDUkVU");
+            assert_eq!(request.headers()["x-api-key"], "gateway");
+            let expected = "grant_type=refresh_token&refresh_token=r3fresh\
+                            &resource=urn%3A1&resource=urn%3A2";
+            assert_eq!(request.body(), expected);
+            let body = json!({
+                "access_token": "T0KEN", "refresh_token": "r0tated", "refresh_expires_in": 7200,
+            });
+            Ok((200, body.to_string()))
+        });
+        let endpoint = endpoint.header("x-api-key", "gateway").unwrap();
+        let response = block_on(endpoint.send(refresh("r3fresh"))).unwrap();
+        assert_eq!(response.access_token().expose_secret(), "T0KEN");
+        assert_eq!(response.access_token().lifetime(), Some(TokenEndpoint::DEFAULT_LIFETIME));
+        assert_eq!(response.refresh_token(), Some("r0tated"));
+        assert_eq!(response.number_at("/refresh_expires_in"), Some(7200.0));
+        assert_eq!(response.into_access_token().expose_secret(), "T0KEN");
+    }
+
+    #[test]
+    fn any_grant_uses_the_formats_of_the_endpoint() {
+        let endpoint = endpoint(ClientAuth::client_secret_post("id", "S3CRET"), |request| {
+            assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
+            let body: serde_json::Value = serde_json::from_str(request.body()).unwrap();
+            let expected = json!({
+                "grant_type": "refresh_token", "refresh_token": "r3fresh",
+                "resource": ["urn:1", "urn:2"], "client_id": "id", "client_secret": "S3CRET",
+            });
+            assert_eq!(body, expected);
+            Ok((200, json!({ "data": { "token": "T0KEN", "refresh": "r0tated" } }).to_string()))
+        });
+        let format = ResponseFormat::default().access_token("/data/token").unwrap();
+        let endpoint = endpoint.request_format(RequestFormat::Json).response_format(format);
+        let response = block_on(endpoint.send(refresh("r3fresh"))).unwrap();
+        assert_eq!(response.access_token().expose_secret(), "T0KEN");
+        assert_eq!(response.text_at("/data/refresh"), Some("r0tated"));
+        assert_eq!(response.refresh_token(), None);
+    }
+
+    #[test]
+    fn second_client_authentication_is_an_error_and_not_sent() {
+        for auth in [auth(), ClientAuth::client_secret_post("id", "x"), ClientAuth::none("id")] {
+            let endpoint = endpoint(auth, |_| panic!("a request was sent"));
+            let names = [
+                "client_id",
+                "client_secret",
+                "client_assertion",
+                "client_assertion_type",
+                "grant_type",
+            ];
+            for name in names {
+                let request = TokenRequest::new("x").secret_parameter(name, "S3CRET");
+                let error = block_on(endpoint.send(request)).unwrap_err();
+                assert_eq!(error.kind(), TokenErrorKind::Configuration);
+                assert!(error.to_string().contains(name), "{error}");
+                assert!(!shown(&error).contains("S3CRET"), "{error}");
+            }
+        }
+    }
+
+    /// The secret has characters that a form, JSON and `Debug` encode in different ways.
+    const SECRET: &str = "r3fr\"sh+ \\tZ0K%n";
+    /// Parts of the secret that occur in each of its encodings.
+    const SECRET_PARTS: [&str; 2] = ["r3fr", "Z0K"];
+
+    #[test]
+    fn secret_parameter_is_redacted_if_the_server_echoes_the_request() {
+        let responses: [fn(&str) -> serde_json::Value; 4] = [
+            |text| json!({ "error": "invalid_grant", "error_description": text }),
+            |text| json!({ "error": text }),
+            |text| json!({ "error": "invalid_grant", "error_uri": text }),
+            |text| json!({ "access_token": text, "expires_in": text }),
+        ];
+        for format in [RequestFormat::Form, RequestFormat::Json] {
+            for respond in responses {
+                let endpoint = endpoint(auth(), move |request| {
+                    let echo = format!("{}, {SECRET}, {SECRET:?}", request.body());
+                    Ok((400, respond(&echo).to_string()))
+                });
+                let endpoint = endpoint.request_format(format);
+                let error = block_on(endpoint.send(refresh(SECRET))).unwrap_err();
+                let shown = shown(&error);
+                for part in SECRET_PARTS.iter().chain(&["S3CRET", "K3Y"]) {
+                    assert!(!shown.contains(part), "{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn secret_parameter_is_redacted_if_the_transport_echoes_the_request() {
+        for format in [RequestFormat::Form, RequestFormat::Json] {
+            let endpoint = endpoint(auth(), |request| {
+                let uri = request.uri();
+                let inner = std::io::Error::other(format!("proxy: {}", request.body()));
+                Err(format!("{uri} {SECRET} {inner:?}").into())
+            });
+            let error = block_on(endpoint.request_format(format).send(refresh(SECRET)));
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Transport);
+            assert!(error.to_string().contains("[redacted]"), "{error}");
+            let shown = shown(&error);
+            for part in SECRET_PARTS.iter().chain(&["S3CRET", "K3Y"]) {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn transport_is_ready_before_it_is_called() {
+        #[derive(Clone)]
+        struct ReadyLater(bool);
+
+        impl Service<Request<Bytes>> for ReadyLater {
+            type Response = Response<Full<Bytes>>;
+            type Error = Infallible;
+            type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+            fn poll_ready(
+                &mut self,
+                context: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), Infallible>> {
+                if std::mem::replace(&mut self.0, true) {
+                    return std::task::Poll::Ready(Ok(()));
+                }
+                context.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+
+            fn call(&mut self, _: Request<Bytes>) -> Self::Future {
+                assert!(std::mem::take(&mut self.0), "called before it was ready");
+                std::future::ready(Ok(Response::new(r#"{"access_token":"T0KEN"}"#.into())))
+            }
+        }
+
+        let endpoint = TokenEndpoint::with_transport(URL, auth(), ReadyLater(false)).unwrap();
+        for _ in 0..2 {
+            block_on(endpoint.send(TokenRequest::new("x"))).unwrap();
+        }
     }
 }

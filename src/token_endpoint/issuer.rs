@@ -1,37 +1,44 @@
-//! From an issuer to its token endpoint: authorization server metadata (RFC 8414), or `OpenID` Connect Discovery 1.0.
+//! Finding the token endpoint of an issuer through its metadata: authorization server metadata
+//! (RFC 8414), or `OpenID` Connect Discovery 1.0.
 
 use std::{
     fmt,
+    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header::ACCEPT, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header::ACCEPT, uri::PathAndQuery};
 use serde_json::Value;
 
 use super::{
-    round_trip::{Answer, RoundTrip},
+    round_trip::{RawResponse, RoundTrip},
     token_url::TokenUrl,
 };
 use crate::{
-    authority::{check_server, is_loopback, without_secrets},
     error::{ConfigError, TokenError, TokenErrorKind},
-    token_request::Redactor,
+    redact::{Redactor, url_text_without_secrets},
+    url_check::{check_server, is_https_or_loopback},
 };
 
-/// The issuer identifier of an authorization server (RFC 8414 §2), by which its token endpoint is found.
+/// The issuer identifier of an authorization server (RFC 8414 §2), through which its token endpoint
+/// is found.
 ///
-/// With the first token request, its metadata is fetched (RFC 8414 §3, or `OpenID` Connect Discovery 1.0 §4): the issuer in it
-/// must be identical to this one, and the client authentication must be among the supported ones where the metadata names
-/// them. What was found is remembered until a token request fails.
+/// The metadata of the server is fetched before the first token request (RFC 8414 §3, or `OpenID`
+/// Connect Discovery 1.0 §4). The issuer in the metadata must be identical to this one. If the
+/// metadata lists client authentication methods, that of the endpoint must be among them. The
+/// metadata is kept until a token request fails. Clones share it.
+///
+/// `http` is accepted for this machine only, as for a [`TokenUrl`](crate::TokenUrl).
 ///
 /// ```no_run
 /// # #[cfg(feature = "default-transport")]
 /// # fn main() -> Result<(), tower_oauth::ConfigError> {
 /// use tower_oauth::{ClientAuth, Issuer, TokenEndpoint};
 ///
-/// let issuer = Issuer::try_from("https://auth.example.com")?;
-/// let endpoint = TokenEndpoint::new(issuer, ClientAuth::client_secret_basic("my-client", "hunter2"))?;
+/// let issuer: Issuer = "https://auth.example.com".parse()?;
+/// let auth = ClientAuth::client_secret_basic("my-client", "hunter2");
+/// let endpoint = TokenEndpoint::new(issuer, auth)?;
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "default-transport"))]
@@ -41,24 +48,36 @@ use crate::{
 pub struct Issuer {
     identifier: String,
     uri: Uri,
-    found: Arc<Mutex<Option<Found>>>,
+    metadata: Arc<Mutex<Option<Metadata>>>,
 }
 
-/// What the metadata said.
+/// The part of the metadata that is used.
 #[derive(Clone)]
-struct Found {
-    url: TokenUrl,
-    /// The supported ways to authenticate, where it names them.
+struct Metadata {
+    token_url: TokenUrl,
+    /// The supported client authentication methods. `None` if the metadata does not list them.
     methods: Option<Vec<String>>,
 }
 
+/// Fails with [`ConfigError::Issuer`] if the text is not an issuer identifier.
+impl FromStr for Issuer {
+    type Err = ConfigError;
+
+    fn from_str(issuer: &str) -> Result<Self, ConfigError> {
+        let uri = parse(issuer).map_err(|reason| ConfigError::Issuer {
+            issuer: url_text_without_secrets(issuer),
+            reason,
+        })?;
+        Ok(Self { identifier: issuer.to_owned(), uri, metadata: Arc::default() })
+    }
+}
+
+/// The same as [`FromStr`].
 impl TryFrom<&str> for Issuer {
     type Error = ConfigError;
 
     fn try_from(issuer: &str) -> Result<Self, ConfigError> {
-        let uri = parse(issuer)
-            .map_err(|reason| ConfigError::Issuer { issuer: without_secrets(issuer), reason })?;
-        Ok(Self { identifier: issuer.to_owned(), uri, found: Arc::default() })
+        issuer.parse()
     }
 }
 
@@ -76,46 +95,49 @@ impl fmt::Debug for Issuer {
 
 impl Issuer {
     #[cfg(feature = "default-transport")]
-    pub(super) fn is_https(&self) -> bool {
-        self.uri.scheme_str() == Some("https")
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
-    /// The token endpoint, if the server supports `method` there. Found once; then remembered.
+    /// Returns the token URL, from kept metadata if there is any. Fails if the server does not
+    /// support the client authentication `method`.
     pub(super) async fn token_url(
         &self,
         method: &str,
         round_trip: &RoundTrip,
     ) -> Result<TokenUrl, TokenError> {
-        let known = self.found().clone();
-        let found = match known {
-            Some(found) => Ok(found),
-            None => self.discover(round_trip).await,
+        let kept = self.metadata().clone();
+        let metadata = match kept {
+            Some(metadata) => Ok(metadata),
+            None => self.fetch_metadata(round_trip).await,
         };
-        let found = found.and_then(|found| check_method(&found, method).map(|()| found));
-        let found = found.map_err(|error| error.at("issuer", &self.identifier))?;
-        *self.found() = Some(found.clone());
-        Ok(found.url)
+        let metadata = metadata
+            .and_then(|metadata| check_method(&metadata, method).map(|()| metadata))
+            .map_err(|error| error.at("issuer", &self.identifier))?;
+        *self.metadata() = Some(metadata.clone());
+        Ok(metadata.token_url)
     }
 
-    /// After a failure: the server may have moved.
-    pub(super) fn forget(&self) {
-        *self.found() = None;
+    /// Forgets the metadata, after a failed token request: the endpoint may have moved.
+    pub(super) fn forget_metadata(&self) {
+        *self.metadata() = None;
     }
 
-    fn found(&self) -> MutexGuard<'_, Option<Found>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn metadata(&self) -> MutexGuard<'_, Option<Metadata>> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn discover(&self, round_trip: &RoundTrip) -> Result<Found, TokenError> {
+    async fn fetch_metadata(&self, round_trip: &RoundTrip) -> Result<Metadata, TokenError> {
         let [oauth, openid] = self.metadata_urls();
-        let answer = match get(&oauth, round_trip).await? {
-            answer if answer.status == StatusCode::OK => answer,
+        let response = match get(&oauth, round_trip).await? {
+            response if response.status == StatusCode::OK => response,
             _ => get(&openid, round_trip).await?,
         };
-        self.read(&answer).map_err(|error| error.with_status(answer.status))
+        self.parse_metadata(&response).map_err(|error| error.with_status(response.status))
     }
 
-    /// RFC 8414 §3.1 puts its path before that of the issuer; `OpenID` Connect Discovery 1.0 §4 behind it.
+    /// Returns the two well-known URLs. RFC 8414 §3.1 inserts its path before the path of the
+    /// issuer; `OpenID` Connect Discovery 1.0 §4 appends it.
     fn metadata_urls(&self) -> [Uri; 2] {
         let path = self.uri.path().trim_end_matches('/');
         [
@@ -129,25 +151,25 @@ impl Issuer {
         })
     }
 
-    fn read(&self, answer: &Answer) -> Result<Found, TokenError> {
-        if answer.status != StatusCode::OK {
-            let what = format!(
-                "there is no metadata under either of its well-known URLs: answered {}",
-                answer.status
+    fn parse_metadata(&self, response: &RawResponse) -> Result<Metadata, TokenError> {
+        if response.status != StatusCode::OK {
+            let message = format!(
+                "there is no metadata at either of its well-known URLs: the status is {}",
+                response.status
             );
-            return Err(TokenError::new(TokenErrorKind::Server, what));
+            return Err(TokenError::new(TokenErrorKind::Server, message));
         }
-        let invalid = |what: String| Err(TokenError::new(TokenErrorKind::InvalidResponse, what));
-        let Ok(metadata) = serde_json::from_slice::<Value>(&answer.body) else {
+        let invalid = |message| Err(TokenError::new(TokenErrorKind::InvalidResponse, message));
+        let Ok(metadata) = serde_json::from_slice::<Value>(&response.body) else {
             return invalid("its metadata is not JSON".into());
         };
-        // RFC 8414 §3.3: identical, or another server may pass itself off as this one.
+        // RFC 8414 §3.3: without this check, another server could pose as this issuer.
         match metadata["issuer"].as_str() {
             Some(issuer) if issuer == self.identifier => {}
             Some(other) => {
-                let other = Redactor::default().clean(&without_secrets(other));
+                let other = Redactor::default().clean(&url_text_without_secrets(other));
                 return invalid(format!(
-                    "its metadata is of another issuer, {other:?}: they must be identical"
+                    "its metadata is of another issuer, {other:?}: both must be identical"
                 ));
             }
             None => return invalid("its metadata has no issuer".into()),
@@ -155,52 +177,57 @@ impl Issuer {
         let Some(url) = metadata["token_endpoint"].as_str() else {
             return invalid("its metadata has no token_endpoint".into());
         };
-        match TokenUrl::try_from(url) {
-            Ok(url) if url.uri().scheme() == self.uri.scheme() => {
+        match url.parse::<TokenUrl>() {
+            Ok(token_url) if token_url.uri().scheme() == self.uri.scheme() => {
                 let methods = metadata["token_endpoint_auth_methods_supported"].as_array();
-                let methods = methods
-                    .map(|methods| methods.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-                Ok(Found { url, methods })
+                let methods = methods.map(|methods| {
+                    methods.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+                });
+                Ok(Metadata { token_url, methods })
             }
-            Ok(url) => invalid(format!("its token endpoint {url} is not of the issuer's scheme")),
+            Ok(url) => invalid(format!("its token endpoint {url} has another scheme")),
             Err(error) => {
                 let error = Redactor::default().clean(&error.to_string());
-                invalid(format!("its metadata has a token_endpoint that cannot be used: {error}"))
+                invalid(format!("its metadata has an unusable token_endpoint: {error}"))
             }
         }
     }
 }
 
-fn check_method(Found { methods, .. }: &Found, method: &str) -> Result<(), TokenError> {
-    let Some(supported) = methods else { return Ok(()) };
+fn check_method(metadata: &Metadata, method: &str) -> Result<(), TokenError> {
+    let Some(supported) = &metadata.methods else { return Ok(()) };
     if supported.iter().any(|supported| supported == method) {
         return Ok(());
     }
     let supported = Redactor::default().clean(&supported.join(", "));
-    let what = format!("it does not support the client authentication {method}, but: {supported}");
-    Err(TokenError::new(TokenErrorKind::Configuration, what))
+    let message =
+        format!("it does not support the client authentication {method}, but: {supported}");
+    Err(TokenError::new(TokenErrorKind::Configuration, message))
 }
 
-async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<Answer, TokenError> {
+async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<RawResponse, TokenError> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.clone();
-    request.headers_mut().insert(ACCEPT, http::HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
     round_trip.send(request, &Redactor::default()).await
 }
 
-/// RFC 8414 §2: `https`, without query and fragment. Plain `http` for this machine only, as for a token URL.
+/// Checks an issuer identifier (RFC 8414 §2): `https`, without query and fragment.
 fn parse(issuer: &str) -> Result<Uri, &'static str> {
+    const NOT_HTTPS: &str = "does not begin with https://";
     let uri = issuer.parse::<Uri>().map_err(|_| "is not a URL")?;
     let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-        return Err("does not begin with https://");
+        return Err(NOT_HTTPS);
     };
     check_server(scheme, authority)?;
-    if scheme.as_str() != "https" && !is_loopback(authority.host()) {
-        return Err("does not begin with https://");
+    if !is_https_or_loopback(&uri) {
+        return Err(NOT_HTTPS);
     }
     if uri.query().is_some() || issuer.contains('#') {
-        return Err("has a query or a fragment, which an issuer must not have (RFC 8414 section 2)");
+        return Err(
+            "has a query or a fragment, which an issuer must not have (RFC 8414 section 2)",
+        );
     }
     Ok(uri)
 }
@@ -209,21 +236,21 @@ fn parse(issuer: &str) -> Result<Uri, &'static str> {
 mod tests {
     use super::*;
 
-    fn urls(issuer: &str) -> [String; 2] {
-        Issuer::try_from(issuer).unwrap().metadata_urls().map(|url| url.to_string())
+    fn metadata_urls(issuer: &str) -> [String; 2] {
+        issuer.parse::<Issuer>().unwrap().metadata_urls().map(|url| url.to_string())
     }
 
     #[test]
-    fn the_metadata_urls_are_those_of_rfc_8414_section_3_and_of_openid_connect() {
+    fn metadata_urls_are_those_of_rfc_8414_and_openid_connect() {
         assert_eq!(
-            urls("https://example.com"),
+            metadata_urls("https://example.com"),
             [
                 "https://example.com/.well-known/oauth-authorization-server",
                 "https://example.com/.well-known/openid-configuration"
             ]
         );
         assert_eq!(
-            urls("https://example.com/issuer1/"),
+            metadata_urls("https://example.com/issuer1/"),
             [
                 "https://example.com/.well-known/oauth-authorization-server/issuer1",
                 "https://example.com/issuer1/.well-known/openid-configuration"
@@ -232,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_issuer_is_refused_with_its_reason() {
+    fn unusable_issuer_is_rejected_with_its_reason() {
         for (issuer, reason) in [
             ("", "not a URL"),
             ("example.com", "https://"),

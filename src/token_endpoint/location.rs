@@ -1,19 +1,20 @@
+//! The location of a token endpoint: its URL, or the issuer through which it is found.
+
 use super::{issuer::Issuer, round_trip::RoundTrip, token_url::TokenUrl};
 use crate::error::{ConfigError, TokenError};
 
-/// Where a token endpoint is: its URL, or the issuer by which it is found.
-///
-/// A plain string is a URL. Both are turned into a `Location` by [`TokenEndpoint::new`](crate::TokenEndpoint::new).
+/// The location of a token endpoint. Strings, [`TokenUrl`]s and [`Issuer`]s are converted to it by
+/// [`TokenEndpoint::new`](crate::TokenEndpoint::new).
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Location {
-    /// The URL itself.
     TokenUrl(TokenUrl),
-    /// An issuer whose metadata has the URL.
     Issuer(Issuer),
 }
 
 impl Location {
+    /// Returns the token URL. An issuer must support the client authentication `method`.
     pub(super) async fn token_url(
         &self,
         method: &str,
@@ -25,19 +26,22 @@ impl Location {
         }
     }
 
-    /// To be called when a token request failed.
-    pub(super) fn forget(&self) {
+    /// Forgets the metadata of an issuer, after a failed token request.
+    pub(super) fn forget_metadata(&self) {
         if let Self::Issuer(issuer) = self {
-            issuer.forget();
+            issuer.forget_metadata();
         }
     }
 
+    /// Returns true if requests to this location use TLS. The token endpoint of an issuer has the
+    /// scheme of the issuer.
     #[cfg(feature = "default-transport")]
     pub(super) fn is_https(&self) -> bool {
-        match self {
-            Self::TokenUrl(url) => url.is_https(),
-            Self::Issuer(issuer) => issuer.is_https(),
-        }
+        let uri = match self {
+            Self::TokenUrl(url) => url.uri(),
+            Self::Issuer(issuer) => issuer.uri(),
+        };
+        uri.scheme_str() == Some("https")
     }
 }
 
@@ -57,7 +61,7 @@ impl TryFrom<&str> for Location {
     type Error = ConfigError;
 
     fn try_from(url: &str) -> Result<Self, ConfigError> {
-        TokenUrl::try_from(url).map(Self::TokenUrl)
+        url.parse().map(Self::TokenUrl)
     }
 }
 

@@ -1,30 +1,45 @@
-//! One round trip to the token endpoint (RFC 6749 §3.2).
+//! The token endpoint (RFC 6749 §3.2): one request, its client authentication, and its response.
 //!
 //! | file | subject |
 //! | --- | --- |
-//! | `endpoint` | what users set up |
-//! | `location` | where it is: a URL, or an issuer |
-//! | `token_url` | a URL, and whether a secret may go there |
-//! | `issuer` | finding the URL by the server's metadata (RFC 8414) |
-//! | `round_trip` | one request and its whole answer, within limits |
-//! | `transport` | the tower service that carries it |
-//! | `default_transport` | the ready-made one |
-//! | `response_format` | where in the answer its members stand |
-//! | `response` | reading the answer |
+//! | `endpoint` | the settings of an endpoint; sending a request |
+//! | `location` | a URL or an issuer |
+//! | `token_url` | a checked URL |
+//! | `issuer` | finding the URL through the metadata of the server (RFC 8414) |
+//! | `client_auth` | client authentication |
+//! | `token_request` | the parameters of a request and its secrets |
+//! | `request_format` | encoding the parameters |
+//! | `round_trip` | one request and its complete response, within limits |
+//! | `transport` | the tower service that sends it |
+//! | `default_transport` | the ready-made service |
+//! | `response_format` | the positions of the members in a response |
+//! | `parse_response` | reading a response |
+//! | `token_response` | the result |
 
+mod client_auth;
 #[cfg(feature = "default-transport")]
 mod default_transport;
 mod endpoint;
 mod issuer;
 mod location;
-mod response;
+mod parse_response;
+mod request_format;
 mod response_format;
 mod round_trip;
+mod token_request;
+mod token_response;
 mod token_url;
 mod transport;
 
+pub use client_auth::ClientAuth;
+#[cfg(feature = "default-transport")]
+pub use default_transport::DefaultTransport;
 pub use endpoint::TokenEndpoint;
 pub use issuer::Issuer;
 pub use location::Location;
+pub use request_format::RequestFormat;
 pub use response_format::ResponseFormat;
+pub use token_request::TokenRequest;
+pub(crate) use token_request::is_client_auth_parameter;
+pub use token_response::TokenResponse;
 pub use token_url::TokenUrl;

@@ -1,25 +1,26 @@
-//! Where in an answer its members stand.
+//! The positions of the members in a response.
 
 use crate::error::ConfigError;
 
-/// Where in the JSON answer of a token endpoint its members stand, as JSON Pointers (RFC 6901).
+/// The positions of the members in the JSON response of a token endpoint, as JSON Pointers
+/// (RFC 6901).
 ///
-/// The default is RFC 6749 §5.1: everything at the top level, under the standard's names. A provider that wraps its answers is
-/// described in a line:
+/// The default is RFC 6749 §5.1: all members at the top level, with the names of the standard. For
+/// a provider that wraps its responses:
 ///
 /// ```
 /// use tower_oauth::ResponseFormat;
 ///
-/// // {"success": true, "data": {"accessToken": "…", "accessTokenExpiresAt": "2026-01-31T12:00:00.000Z"}}
+/// // {"success": true, "data": {"accessToken": "…", "expiresAt": "2026-01-31T12:00:00.000Z"}}
 /// let format = ResponseFormat::default()
 ///     .access_token("/data/accessToken")?
-///     .expires_at("/data/accessTokenExpiresAt")?
+///     .expires_at("/data/expiresAt")?
 ///     .success("/success")?;
 /// # Ok::<_, tower_oauth::ConfigError>(())
 /// ```
 ///
-/// Errors are found under the names of RFC 6749 §5.2, at the top level, unless [`error`](Self::error) and
-/// [`error_description`](Self::error_description) say otherwise.
+/// Errors are read from the members of RFC 6749 §5.2 at the top level, unless
+/// [`error`](Self::error) and [`error_description`](Self::error_description) are set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseFormat {
     pub(super) access_token: String,
@@ -56,9 +57,9 @@ macro_rules! pointers {
             ///
             /// # Errors
             ///
-            /// [`ConfigError::JsonPointer`] for what is not a JSON Pointer.
+            /// [`ConfigError::JsonPointer`] if `pointer` is not a JSON Pointer, or is empty.
             pub fn $name(mut self, pointer: impl Into<String>) -> Result<Self, ConfigError> {
-                self.$name = json_pointer(pointer.into())?.into();
+                self.$name = check_pointer(pointer.into())?.into();
                 Ok(self)
             }
         )*
@@ -67,27 +68,33 @@ macro_rules! pointers {
 
 impl ResponseFormat {
     pointers! {
-        /// Where the token is.
+        /// Sets the position of the access token. Default: `/access_token`.
         access_token
-        /// Where its type is; a type that is not there is `Bearer`.
+        /// Sets the position of the token type. Default: `/token_type`. A missing type means
+        /// `Bearer`.
         token_type
-        /// Where its lifetime in seconds is.
+        /// Sets the position of the lifetime in seconds. Default: `/expires_in`.
         expires_in
-        /// Where its expiry is as a point in time: RFC 3339 / ISO 8601 with an offset, or seconds since 1970. It is measured
-        /// against the answer's `Date` header, where it has one, so that a wrong clock here does no harm.
+        /// Sets the position of the expiry as a point in time: RFC 3339 with an offset, or seconds
+        /// since 1970. Default: none. Where it is present, it is used instead of
+        /// [`expires_in`](Self::expires_in).
+        ///
+        /// The lifetime is the difference to the `Date` header of the response, so that a wrong
+        /// local clock has no effect. The local clock is used if the response has no `Date`.
         expires_at
-        /// Where its scope is.
+        /// Sets the position of the granted scope. Default: `/scope`.
         scope
-        /// Where it says whether the request succeeded: anything but `true` there is a refusal.
+        /// Sets the position of a success flag. Default: none. With any value other than `true`
+        /// there, the response is an error.
         success
-        /// Where the error code is.
+        /// Sets the position of the error code. Default: `/error`.
         error
-        /// Where the description of the error is.
+        /// Sets the position of the error description. Default: `/error_description`.
         error_description
     }
 }
 
-fn json_pointer(pointer: String) -> Result<String, ConfigError> {
+fn check_pointer(pointer: String) -> Result<String, ConfigError> {
     let reason = if !pointer.starts_with('/') {
         "does not begin with a slash"
     } else if pointer.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
@@ -103,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_pointer_is_refused() {
+    fn invalid_json_pointer_is_rejected_with_its_reason() {
         for (pointer, reason) in [
             ("", "slash"),
             ("data/token", "slash"),

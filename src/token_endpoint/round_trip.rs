@@ -1,16 +1,15 @@
-//! One request and its whole answer, within limits.
+//! One request and its complete response, within limits of time and size.
 
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError};
-use tower::BoxError;
 
-use super::transport::{AnyBody, MAX_RESPONSE_BYTES, Transport};
+use super::transport::{MAX_RESPONSE_BYTES, ResponseBody, Transport};
 use crate::{
-    error::{TokenError, TokenErrorKind},
-    token_request::Redactor,
+    error::{BoxError, TokenError, TokenErrorKind},
+    redact::Redactor,
 };
 
 #[derive(Clone)]
@@ -19,7 +18,8 @@ pub(super) struct RoundTrip {
     pub(super) timeout: Duration,
 }
 
-pub(super) struct Answer {
+/// A complete response whose body has not been interpreted.
+pub(super) struct RawResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -30,49 +30,48 @@ impl RoundTrip {
         &self,
         request: Request<Bytes>,
         redactor: &Redactor,
-    ) -> Result<Answer, TokenError> {
+    ) -> Result<RawResponse, TokenError> {
         let exchange = async {
-            let response =
-                self.transport.send(request).await.map_err(|error| unreachable(error, redactor))?;
-            read_body(response, redactor).await
+            let response = self.transport.send(request).await;
+            read_body(response.map_err(|error| request_failed(error, redactor))?, redactor).await
         };
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(TokenError::new(
-                TokenErrorKind::Timeout,
-                format!("no complete answer within {:?}", self.timeout),
-            )),
-        }
+        tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+            let message = format!("no complete response within {:?}", self.timeout);
+            Err(TokenError::new(TokenErrorKind::Timeout, message))
+        })
     }
 }
 
-async fn read_body(response: Response<AnyBody>, redactor: &Redactor) -> Result<Answer, TokenError> {
+async fn read_body(
+    response: Response<ResponseBody>,
+    redactor: &Redactor,
+) -> Result<RawResponse, TokenError> {
     let (head, body) = response.into_parts();
     match body.collect().await {
-        Ok(body) => Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() }),
-        Err(error) if error.is::<LengthLimitError>() => Err(TokenError::new(
-            TokenErrorKind::InvalidResponse,
-            format!("the answer is larger than {MAX_RESPONSE_BYTES} bytes"),
-        )
-        .with_status(head.status)),
-        Err(error) => {
-            let what = format!("the answer broke off: {}", root_cause(&*error, redactor));
-            Err(with_cause(
-                TokenError::new(TokenErrorKind::Transport, what).with_status(head.status),
-                error,
-                redactor,
-            ))
+        Ok(body) => {
+            Ok(RawResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
+        }
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("the response is larger than {MAX_RESPONSE_BYTES} bytes");
+            let error = TokenError::new(TokenErrorKind::InvalidResponse, message);
+            Err(error.with_status(head.status))
+        }
+        Err(cause) => {
+            let message = format!("the response broke off: {}", root_cause(&*cause, redactor));
+            let error = TokenError::new(TokenErrorKind::Transport, message);
+            Err(with_clean_source(error.with_status(head.status), cause, redactor))
         }
     }
 }
 
-fn unreachable(error: BoxError, redactor: &Redactor) -> TokenError {
-    let what = format!("it cannot be reached: {}", root_cause(&*error, redactor));
-    with_cause(TokenError::new(TokenErrorKind::Transport, what), error, redactor)
+fn request_failed(cause: BoxError, redactor: &Redactor) -> TokenError {
+    let message = format!("the request failed: {}", root_cause(&*cause, redactor));
+    with_clean_source(TokenError::new(TokenErrorKind::Transport, message), cause, redactor)
 }
 
-/// Keeps the cause, unless it shows a secret anywhere: some clients put the whole URL into their errors.
-fn with_cause(error: TokenError, cause: BoxError, redactor: &Redactor) -> TokenError {
+/// Adds the cause as the source, unless a text of its chain contains a secret: some clients put the
+/// complete URL into their errors.
+fn with_clean_source(error: TokenError, cause: BoxError, redactor: &Redactor) -> TokenError {
     let mut next: Option<&(dyn Error + 'static)> = Some(&*cause);
     while let Some(link) = next {
         if !redactor.is_clean(&format!("{link} {link:?}")) {
@@ -83,7 +82,8 @@ fn with_cause(error: TokenError, cause: BoxError, redactor: &Redactor) -> TokenE
     error.with_source(cause)
 }
 
-/// HTTP clients say "client error (Connect)" and keep what helps at the end of the chain.
+/// Returns the message of the last error in the chain. HTTP clients say "client error (Connect)"
+/// first, and the helpful message stands at the end.
 fn root_cause(mut error: &(dyn Error + 'static), redactor: &Redactor) -> String {
     while let Some(source) = error.source() {
         error = source;

@@ -1,21 +1,29 @@
-use std::sync::{Arc, Mutex, PoisonError};
+//! The tower service that sends the requests, with its types erased.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited, combinators::UnsyncBoxBody};
-use tower::{BoxError, Service, ServiceExt, util::BoxCloneService};
+use tower_service::Service;
+
+use crate::error::BoxError;
 
 pub(super) const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// A body whose type nobody else needs to know, with a limit on its size.
-pub(super) type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
+/// A response body of at most [`MAX_RESPONSE_BYTES`].
+pub(super) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-type AnyService = BoxCloneService<Request<Bytes>, Response<AnyBody>, BoxError>;
+type BoxSend = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>;
 
-/// The user's tower service, whatever its types. Each request takes a clone, so that the lock is held for that only.
+/// A tower service for HTTP requests, whatever its types. Each request uses a clone of the service.
 #[derive(Clone)]
-pub(super) struct Transport(Arc<Mutex<AnyService>>);
+pub(super) struct Transport(Arc<dyn Fn(Request<Bytes>) -> BoxSend + Send + Sync>);
 
 impl Transport {
     pub(super) fn new<S, ReqBody, ResBody>(service: S) -> Self
@@ -27,20 +35,27 @@ impl Transport {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        let service = service
-            .map_request(|request: Request<Bytes>| request.map(ReqBody::from))
-            .map_response(|response: Response<ResBody>| response.map(limited))
-            .map_err(Into::into);
-        Self(Arc::new(Mutex::new(BoxCloneService::new(service))))
+        // The mutex makes the service `Sync`. It is locked only while the service is cloned.
+        let service = Mutex::new(service);
+        Self(Arc::new(move |request| {
+            let mut service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Box::pin(async move {
+                poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
+                let response = service.call(request.map(ReqBody::from));
+                Ok(response.await.map_err(Into::into)?.map(limit))
+            })
+        }))
     }
 
-    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<AnyBody>, BoxError> {
-        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        service.oneshot(request).await
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseBody>, BoxError> {
+        (self.0)(request).await
     }
 }
 
-fn limited<B>(body: B) -> AnyBody
+fn limit<B>(body: B) -> ResponseBody
 where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,

@@ -1,6 +1,9 @@
-//! What a request through the layer allocates. A binary of its own: its allocator counts, for each thread by itself.
+//! The heap allocations of a request through the layer.
+//!
+//! These tests need a binary of their own because they replace the global allocator. It counts the
+//! allocations of each thread separately.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // that is how a test fails
+#![allow(clippy::unwrap_used, clippy::panic)] // a panic is how a test fails
 
 use std::{
     collections::BTreeSet,
@@ -18,90 +21,94 @@ use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, service_fn};
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::NoReplay, source_fn};
 
 #[test]
-fn the_allocator_counts() {
+fn allocator_counts_every_allocation() {
     assert_eq!(allocations(|| drop(Box::new(1))), 1);
     assert_eq!(allocations(|| drop(vec![Box::new(1), Box::new(2)])), 3);
 }
 
 #[test]
-fn a_request_with_a_fresh_token_allocates_nothing_of_its_own() {
-    let by_hand = of_one(&mut WithHeader(bearer()), request);
-    let through = of_one(&mut oauth().replay(Never).layer(Inner), request);
-    assert_eq!(through, by_hand);
+fn fresh_token_adds_no_allocation() {
+    let baseline = allocations_per_request(&mut InsertHeader(bearer()), request);
+    let with_layer =
+        allocations_per_request(&mut oauth().with_replay(NoReplay).layer(Inner), request);
+    assert_eq!(with_layer, baseline);
 }
 
 #[test]
-fn nor_does_it_where_nobody_watches_the_clock_for_it() {
-    let by_hand = of_one(&mut WithHeader(bearer()), request);
-    let mut service = oauth().replay(Never).layer(Inner);
-    many(&mut service, &request);
-    assert_eq!(counted(&mut service, request()), by_hand);
+fn thread_without_runtime_context_adds_no_allocation() {
+    let baseline = allocations_per_request(&mut InsertHeader(bearer()), request);
+    let mut service = oauth().with_replay(NoReplay).layer(Inner);
+    warm_up(&mut service, &request);
+    assert_eq!(count_one(&mut service, request()), baseline);
 }
 
 #[test]
-fn nor_does_it_where_the_service_is_cloned_for_each_request() {
-    let service = oauth().replay(Never).layer(Inner);
-    let by_hand = of_one(&mut each_cloned(WithHeader(bearer())), request);
-    let through = of_one(&mut each_cloned(service), request);
-    assert_eq!(through, by_hand);
+fn service_cloned_per_request_adds_no_allocation() {
+    let service = oauth().with_replay(NoReplay).layer(Inner);
+    let baseline = allocations_per_request(&mut clone_per_request(InsertHeader(bearer())), request);
+    let with_layer = allocations_per_request(&mut clone_per_request(service), request);
+    assert_eq!(with_layer, baseline);
 }
 
 #[test]
-fn nor_does_it_on_several_threads_at_once() {
+fn concurrent_threads_add_no_allocation() {
     const THREADS: usize = 4;
-    let service = oauth().replay(Never).layer(Inner);
-    let by_hand = of_one(&mut WithHeader(bearer()), request);
-    let all_are_there = Barrier::new(THREADS);
-    let on_a_thread = || {
+    let service = oauth().with_replay(NoReplay).layer(Inner);
+    let baseline = allocations_per_request(&mut InsertHeader(bearer()), request);
+    let start = Barrier::new(THREADS);
+    let count_on_thread = || {
         let mut service = service.clone();
-        all_are_there.wait();
-        (0..ROUNDS).map(|_| of_one(&mut service, request)).collect::<Vec<_>>()
+        start.wait();
+        (0..ROUNDS).map(|_| allocations_per_request(&mut service, request)).collect::<Vec<_>>()
     };
-    let counted: BTreeSet<_> = thread::scope(|scope| {
-        let running = [(); THREADS].map(|()| scope.spawn(on_a_thread));
-        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    let counts: BTreeSet<_> = thread::scope(|scope| {
+        let threads = [(); THREADS].map(|()| scope.spawn(count_on_thread));
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    assert_eq!(counted, [by_hand].into());
+    assert_eq!(counts, [baseline].into());
 }
 
 #[test]
-fn nor_does_a_request_to_another_origin() {
-    let elsewhere = || {
+fn request_to_other_origin_adds_no_allocation() {
+    let other_origin = || {
         let mut request = request();
         *request.uri_mut() = "https://cdn.example.net/v1/orders".parse().unwrap();
         request
     };
-    let by_hand = of_one(&mut Inner, elsewhere);
-    let through = of_one(&mut oauth().replay(Never).layer(Inner), elsewhere);
-    assert_eq!(through, by_hand);
+    let baseline = allocations_per_request(&mut Inner, other_origin);
+    let with_layer =
+        allocations_per_request(&mut oauth().with_replay(NoReplay).layer(Inner), other_origin);
+    assert_eq!(with_layer, baseline);
 }
 
 #[test]
-fn nor_does_a_request_with_a_header_of_its_own() {
+fn request_with_own_authorization_adds_no_allocation() {
     let with_header = || {
         let mut request = request();
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Basic dGVzdDoxMjPCow=="));
+        let value = HeaderValue::from_static("Basic dGVzdDoxMjPCow==");
+        request.headers_mut().insert(AUTHORIZATION, value);
         request
     };
-    let by_hand = of_one(&mut Inner, with_header);
-    let through = of_one(&mut oauth().replay(Never).layer(Inner), with_header);
-    assert_eq!(through, by_hand);
+    let baseline = allocations_per_request(&mut Inner, with_header);
+    let with_layer =
+        allocations_per_request(&mut oauth().with_replay(NoReplay).layer(Inner), with_header);
+    assert_eq!(with_layer, baseline);
 }
 
 #[test]
-fn a_request_that_is_kept_allocates_its_copy_and_one_box() {
-    let by_hand = of_one(&mut WithHeader(bearer()), request);
-    let through = of_one(&mut oauth().layer(Inner), request);
-    assert_eq!(through - by_hand, 2);
+fn saved_request_adds_its_copy_and_one_box() {
+    let baseline = allocations_per_request(&mut InsertHeader(bearer()), request);
+    let with_layer = allocations_per_request(&mut oauth().layer(Inner), request);
+    assert_eq!(with_layer - baseline, 2);
 }
 
-/// Its end may refuse the token, and is looked at.
+/// The trailers of a gRPC response may reject the token, so the layer wraps the response body.
 #[cfg(feature = "tonic")]
 #[test]
-fn a_call_without_retry_allocates_one_box_for_its_end() {
+fn grpc_call_without_retry_adds_one_box() {
     use tonic::body::Body;
 
     let call = || Request::post("https://api.example.com/a.B/C").body(Body::empty()).unwrap();
@@ -110,27 +117,28 @@ fn a_call_without_retry_allocates_one_box_for_its_end() {
         ready(Ok::<_, Infallible>(Response::new(message)))
     };
     let bearer = bearer();
-    let with_header = |mut request: Request<Body>| {
+    let insert_header = |mut request: Request<Body>| {
         request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         answer(request)
     };
-    let by_hand = of_one(&mut service_fn(with_header), call);
-    let through = of_one(&mut oauth().grpc().replay(Never).layer(service_fn(answer)), call);
-    assert_eq!(through - by_hand, 1);
+    let baseline = allocations_per_request(&mut service_fn(insert_header), call);
+    let mut service = oauth().grpc().with_replay(NoReplay).layer(service_fn(answer));
+    let with_layer = allocations_per_request(&mut service, call);
+    assert_eq!(with_layer - baseline, 1);
 }
 
 type Body = Full<Bytes>;
 
-/// As in most programs: with threads of its own, and there for as long as requests are made.
+/// A multi-thread runtime that exists for as long as the tests send requests, as in most programs.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 });
 
-/// A layer whose cache holds a fresh token.
+/// Returns a layer with a fresh token in its cache.
 fn oauth() -> OAuthLayer {
-    let cache = TokenCache::new(|| async {
+    let cache = TokenCache::new(source_fn(|_| async {
         Ok(AccessToken::bearer("2YotnFZFEjr1zCsicMWpAA")?.expires_in(Duration::from_secs(86_400)))
-    });
+    }));
     RUNTIME.block_on(cache.token()).unwrap();
     OAuthLayer::new(cache, Origins::new(["https://api.example.com"]).unwrap())
 }
@@ -140,29 +148,32 @@ fn bearer() -> HeaderValue {
 }
 
 fn request() -> Request<Body> {
+    let id = HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap();
     Request::post("https://api.example.com/v1/orders?limit=10")
         .header("accept", "application/json")
-        .header("x-request-id", HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap())
+        .header("x-request-id", id)
         .body(Full::from(Bytes::from_static(br#"{"article":"42","quantity":1}"#)))
         .unwrap()
 }
 
 const ROUNDS: usize = 100;
 
-/// What one request allocates after some like it, on this thread: with a token under lease, copied for the thread.
-fn of_one<S: Service<Request<B>>, B>(service: &mut S, request: impl Fn() -> Request<B>) -> u64 {
+/// Returns the allocations of one request within the runtime, after several warm-up requests on the
+/// same thread.
+fn allocations_per_request<S, B>(service: &mut S, request: impl Fn() -> Request<B>) -> u64
+where
+    S: Service<Request<B>>,
+{
     let _in_runtime = RUNTIME.enter();
-    many(service, &request);
-    RUNTIME.block_on(RUNTIME.spawn(async {})).unwrap(); // who watches the clocks has begun
-    many(service, &request);
-    counted(service, request())
+    warm_up(service, &request);
+    count_one(service, request())
 }
 
-fn many<S: Service<Request<B>>, B>(service: &mut S, request: &impl Fn() -> Request<B>) {
-    (0..ROUNDS).for_each(|_| call(service, request()));
+fn warm_up<S: Service<Request<B>>, B>(service: &mut S, request: &impl Fn() -> Request<B>) {
+    (0..2 * ROUNDS).for_each(|_| call(service, request()));
 }
 
-fn counted<S: Service<Request<B>>, B>(service: &mut S, request: Request<B>) -> u64 {
+fn count_one<S: Service<Request<B>>, B>(service: &mut S, request: Request<B>) -> u64 {
     allocations(|| call(service, request))
 }
 
@@ -170,17 +181,17 @@ fn allocations(run: impl FnOnce()) -> u64 {
     allocation_counter::measure(run).count_total
 }
 
-/// Polls once, as nothing here ever waits.
+/// Sends one request. Polls its future once, because neither the layer nor the service waits.
 fn call<S: Service<Request<B>>, B>(service: &mut S, request: Request<B>) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     match pin!(service.call(request)).poll(&mut context) {
         Poll::Ready(Ok(_)) => {}
-        Poll::Ready(Err(_)) | Poll::Pending => panic!("the inner service answers at once"),
+        Poll::Ready(Err(_)) | Poll::Pending => panic!("the request did not complete at once"),
     }
 }
 
-/// Takes the request and answers.
+/// An inner service that answers at once.
 #[derive(Clone)]
 struct Inner;
 
@@ -198,11 +209,11 @@ impl Service<Request<Body>> for Inner {
     }
 }
 
-/// What the layer is compared with: the header, put on by hand.
+/// The baseline: a service that inserts a fixed `Authorization` header.
 #[derive(Clone)]
-struct WithHeader(HeaderValue);
+struct InsertHeader(HeaderValue);
 
-impl Service<Request<Body>> for WithHeader {
+impl Service<Request<Body>> for InsertHeader {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -217,7 +228,7 @@ impl Service<Request<Body>> for WithHeader {
     }
 }
 
-fn each_cloned<S>(service: S) -> impl Service<Request<Body>, Error = S::Error>
+fn clone_per_request<S>(service: S) -> impl Service<Request<Body>, Error = S::Error>
 where
     S: Service<Request<Body>> + Clone,
 {

@@ -1,4 +1,5 @@
-// What the servers here share: a certified authorization server, an API, what both have seen, and how they start and end.
+// Functions that all servers in this folder share: a certified authorization server, an API, their
+// counters, and the start and the end of a server process.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -11,26 +12,29 @@ import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.j
 
 const API_CLIENT = { client_id: 'api', client_secret: 'secret-of-the-api', grant_types: [] };
 
-export const counts = { token_requests: 0, tokens_issued: 0, api_served: 0, api_refused: 0 };
+export const counts = { token_requests: 0, tokens_issued: 0, api_accepted: 0, api_rejected: 0 };
 
-// On 127.0.0.1; the system chooses a port that is 0.
+// Listens on 127.0.0.1. If the port is 0, the system chooses one.
 export async function listen(port) {
   const server = createServer();
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
-  return { url: `http://127.0.0.1:${server.address().port}`, serve: (handler) => server.on('request', handler) };
+  const url = `http://127.0.0.1:${server.address().port}`;
+  return { url, serve: (handler) => server.on('request', handler) };
 }
 
-// The servers end with their stdin, and so with whoever started them.
+// Prints the URLs as one line of JSON. The process exits when its stdin is closed, which happens
+// when the parent process ends.
 export function ready(urls) {
   process.stdin.resume().on('end', () => process.exit());
   console.log(JSON.stringify(urls));
 }
 
 export function certifiedServer(issuer, { clients, features, ...configuration }) {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const provider = new Provider(issuer, {
     adapter: createMemoryAdapter(),
-    jwks: { keys: [generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' })] },
+    jwks: { keys: [privateKey.export({ format: 'jwk' })] },
     clients: [...clients, API_CLIENT],
     clientDefaults: {
       grant_types: ['client_credentials'],
@@ -41,7 +45,10 @@ export function certifiedServer(issuer, { clients, features, ...configuration })
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
-      introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === API_CLIENT.client_id },
+      introspection: {
+        enabled: true,
+        allowedPolicy: (ctx, client) => client.clientId === API_CLIENT.client_id,
+      },
       revocation: { enabled: true },
       ...features,
     },
@@ -66,11 +73,11 @@ export function certifiedServer(issuer, { clients, features, ...configuration })
   };
 }
 
-export function client(client_id, client_secret, token_endpoint_auth_method = 'client_secret_basic') {
-  return { client_id, client_secret, token_endpoint_auth_method };
+export function client(client_id, client_secret, authMethod = 'client_secret_basic') {
+  return { client_id, client_secret, token_endpoint_auth_method: authMethod };
 }
 
-// An app with these routes, each behind what verifies the token there.
+// Returns an app with these routes. Each route verifies the token with its own middleware.
 export function api(routes, revokeAll) {
   const app = express();
   app.use(express.text());
@@ -80,16 +87,16 @@ export function api(routes, revokeAll) {
     await revokeAll();
     res.json({});
   });
-  return app.use(refuse);
+  return app.use(reject);
 }
 
 function echo(req, res) {
-  counts.api_served += 1;
+  counts.api_accepted += 1;
   res.type('text').send(req.body ?? '');
 }
 
-function refuse(error, req, res, next) {
-  if (error.status === 401) counts.api_refused += 1;
+function reject(error, req, res, next) {
+  if (error.status === 401) counts.api_rejected += 1;
   else console.error(error);
   res.status(error.status ?? 500).set(error.headers ?? {}).end();
 }
@@ -99,13 +106,13 @@ function introspection(url) {
     const token = /^Bearer (.+)$/.exec(req.get('authorization'))?.[1];
     if (!token) throw new UnauthorizedError();
     const credentials = btoa(`${API_CLIENT.client_id}:${API_CLIENT.client_secret}`);
-    const answer = await fetch(url, {
+    const response = await fetch(url, {
       method: 'POST',
       headers: { authorization: `Basic ${credentials}` },
       body: new URLSearchParams({ token }),
     });
-    if (!answer.ok) throw new Error(`introspection answered ${answer.status}`);
-    if (!(await answer.json()).active) throw new InvalidTokenError('inactive');
+    if (!response.ok) throw new Error(`introspection returned ${response.status}`);
+    if (!(await response.json()).active) throw new InvalidTokenError('inactive');
     next();
   };
 }

@@ -1,4 +1,4 @@
-//! Over tonic to `grpc_server.py`: a server of grpcio that asks the authorization server about each token.
+//! Calls over tonic to `grpc_server.py`, a grpcio server that introspects the token of each call.
 
 use std::{process::Command, time::Duration};
 
@@ -21,68 +21,69 @@ use crate::{
     basic,
     process::{Process, script},
     servers::Servers,
-    tokens, wait_until,
+    token_cache, wait_until,
 };
 
-/// How the gRPC server authenticates at the introspection endpoint.
-const RESOURCE_SERVER: &str = "api:secret-of-the-api";
+/// The credentials of the gRPC server at the introspection endpoint.
+const RESOURCE_SERVER_CREDENTIALS: &str = "api:secret-of-the-api";
 
 const KINDS: [Kind; 4] = [Kind::Unary, Kind::ServerStream, Kind::ClientStream, Kind::Both];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_all_kinds_use_the_first_token() {
-    let world = World::start();
-    let api = world.api(basic());
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
     for kind in KINDS {
         api.call(kind).await;
     }
-    assert_eq!(world.counts().await, Counts { token_requests: 1, served: 4, refused: 0 });
+    assert_eq!(setup.counts().await, Counts { token_requests: 1, accepted: 4, rejected: 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_all_kinds_recover_from_a_revoked_token() {
-    recovers_from_revocation(&World::start()).await;
+    check_recovery_from_revocation(&GrpcSetup::start()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_all_kinds_recover_from_a_revoked_token_over_tls() {
-    recovers_from_revocation(&World::start_with_tls()).await;
+    check_recovery_from_revocation(&GrpcSetup::start_with_tls()).await;
 }
 
-async fn recovers_from_revocation(world: &World) {
+async fn check_recovery_from_revocation(setup: &GrpcSetup) {
     let mut expected = Counts::default();
     for kind in KINDS {
-        let api = world.api(basic());
+        let api = setup.api(basic());
         api.call(kind).await;
-        world.servers.revoke_all().await;
+        setup.servers.revoke_all().await;
         api.call(kind).await;
-        expected = expected.and(Counts { token_requests: 2, served: 2, refused: 1 });
-        assert_eq!(world.counts().await, expected, "{kind:?}");
+        expected = expected.plus(Counts { token_requests: 2, accepted: 2, rejected: 1 });
+        assert_eq!(setup.counts().await, expected, "{kind:?}");
     }
 }
 
-/// The authorization server counts in whole seconds, so that a token can be over before its margin begins.
+/// The authorization server counts in whole seconds, so a token may expire before its expiry
+/// margin begins.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_all_kinds_get_over_tokens_that_expire() {
-    let world = World::start();
-    let api = world.api(ClientAuth::client_secret_basic("lives-2-seconds", "secret-of-2"));
+async fn calls_of_all_kinds_recover_from_expired_tokens() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(ClientAuth::client_secret_basic("lives-2-seconds", "secret-of-2"));
     wait_until(async || {
         for kind in KINDS {
             api.call(kind).await;
         }
-        world.counts().await.token_requests > 2
+        setup.counts().await.token_requests > 2
     })
     .await;
-    let seen = world.counts().await;
-    assert!(seen.token_requests == 3 && seen.refused <= 2, "{seen:?}");
+    let counts = setup.counts().await;
+    assert!(counts.token_requests == 3 && counts.rejected <= 2, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_calls_at_once_on_a_revoked_token_cost_one_token_request() {
-    let world = World::start();
-    let api = world.api(basic());
+async fn hundred_calls_on_a_revoked_token_cost_one_token_request() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
     api.call(Kind::Unary).await;
-    world.servers.revoke_all().await;
+    setup.servers.revoke_all().await;
     let calls: Vec<_> = (0..100)
         .map(|number| {
             let api = api.clone();
@@ -92,116 +93,126 @@ async fn a_hundred_calls_at_once_on_a_revoked_token_cost_one_token_request() {
     for call in calls {
         call.await.unwrap();
     }
-    let seen = world.counts().await;
-    assert_eq!((seen.token_requests, seen.served), (2, 101), "{seen:?}");
+    let counts = setup.counts().await;
+    assert_eq!((counts.token_requests, counts.accepted), (2, 101), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_stream_that_is_refused_while_it_is_sent_goes_on_with_the_new_token() {
-    let world = World::start();
-    let api = world.api(basic());
+async fn client_stream_rejected_while_sending_is_retried() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
     api.call(Kind::Unary).await;
-    world.servers.revoke_all().await;
+    setup.servers.revoke_all().await;
 
     let (send, messages) = mpsc::channel(8);
     send.send(Bytes::from("before, ")).await.unwrap();
-    let joining = tokio::spawn(async move { api.client_stream(ReceiverStream::new(messages)).await });
-    wait_until(async || world.counts().await == Counts { token_requests: 2, served: 2, refused: 1 }).await;
+    let call = tokio::spawn(async move { api.client_stream(ReceiverStream::new(messages)).await });
+    wait_until(async || {
+        setup.counts().await == Counts { token_requests: 2, accepted: 2, rejected: 1 }
+    })
+    .await;
     send.send(Bytes::from("after")).await.unwrap();
     drop(send);
-    assert_eq!(joining.await.unwrap().unwrap(), "before, after");
+    assert_eq!(call.await.unwrap().unwrap(), "before, after");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_whose_token_dies_ends_with_the_servers_status_once_and_the_next_call_has_a_new_token() {
-    let world = World::start();
-    let api = world.api(basic());
+async fn stream_with_revoked_token_ends_with_the_server_status() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
     let (send, messages) = mpsc::channel(8);
     send.send(Bytes::from("before")).await.unwrap();
-    let mut answers = api.both(ReceiverStream::new(messages)).await.unwrap();
-    assert_eq!(answers.next().await.unwrap().unwrap(), "before");
+    let mut responses = api.both(ReceiverStream::new(messages)).await.unwrap();
+    assert_eq!(responses.next().await.unwrap().unwrap(), "before");
 
-    world.servers.revoke_all().await;
+    setup.servers.revoke_all().await;
     send.send(Bytes::from("after")).await.unwrap();
-    let status = answers.next().await.unwrap().unwrap_err();
+    let status = responses.next().await.unwrap().unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
-        (Code::Unauthenticated, "the token is not active any more")
+        (Code::Unauthenticated, "the token is no longer active")
     );
-    assert!(answers.next().await.is_none());
-    assert_eq!(world.counts().await, Counts { token_requests: 1, served: 1, refused: 0 });
+    assert!(responses.next().await.is_none());
+    assert_eq!(setup.counts().await, Counts { token_requests: 1, accepted: 1, rejected: 0 });
 
     api.call(Kind::Both).await;
     assert_eq!(
-        world.counts().await,
-        Counts { token_requests: 2, served: 2, refused: 0 },
-        "nothing was refused"
+        setup.counts().await,
+        Counts { token_requests: 2, accepted: 2, rejected: 0 },
+        "no call was rejected at its start"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_after_headers_of_the_servers_own_is_the_callers_and_the_next_call_has_a_new_token() {
-    let world = World::start();
-    let api = world.api(basic());
-    let status = api.unary("/test.Echo/HeadThenRefuse").await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the token is not good enough"));
-    assert_eq!(world.counts().await, Counts { token_requests: 1, served: 1, refused: 0 });
+async fn rejection_after_response_headers_is_not_retried() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
+    let status = api.unary("/test.Echo/HeadersThenReject").await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unauthenticated, "the token is not sufficient")
+    );
+    assert_eq!(setup.counts().await, Counts { token_requests: 1, accepted: 1, rejected: 0 });
     api.call(Kind::Unary).await;
-    assert_eq!(world.counts().await, Counts { token_requests: 2, served: 2, refused: 0 });
+    assert_eq!(setup.counts().await, Counts { token_requests: 2, accepted: 2, rejected: 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_goes_to_the_server_with_both_attempts_and_is_kept() {
-    let world = World::start();
-    let api = world.api(basic());
+async fn deadline_is_sent_with_both_attempts_and_is_kept() {
+    let setup = GrpcSetup::start();
+    let api = setup.api(basic());
     api.call(Kind::Unary).await;
-    world.servers.revoke_all().await;
+    setup.servers.revoke_all().await;
 
-    let left = api.within(Duration::from_secs(50), "/test.Deadline/TimeLeft").await.unwrap();
+    let left =
+        api.send_with_deadline(Duration::from_secs(50), "/test.Deadline/TimeLeft").await.unwrap();
     let left: f64 = std::str::from_utf8(&left).unwrap().parse().unwrap();
     assert!(left > 0.0 && left <= 50.0, "{left}");
-    assert_eq!(world.counts().await, Counts { token_requests: 2, served: 2, refused: 1 });
+    assert_eq!(setup.counts().await, Counts { token_requests: 2, accepted: 2, rejected: 1 });
 
-    world.servers.revoke_all().await;
+    setup.servers.revoke_all().await;
     let start = Instant::now();
-    let status = api.within(Duration::from_secs(1), "/test.Deadline/Never").await.unwrap_err();
-    // As the clock of tonic or that of the server is the first.
+    let status =
+        api.send_with_deadline(Duration::from_secs(1), "/test.Deadline/Never").await.unwrap_err();
+    // The status depends on which clock is first: that of tonic or that of the server.
     assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert_eq!(world.counts().await, Counts { token_requests: 3, served: 3, refused: 2 });
+    assert_eq!(setup.counts().await, Counts { token_requests: 3, accepted: 3, rejected: 2 });
 }
 
-/// The authorization server, and a gRPC server that trusts it.
-struct World {
+/// An authorization server, and a gRPC server that introspects tokens there.
+struct GrpcSetup {
     servers: Servers,
     channel: Channel,
     _grpc_server: Process,
 }
 
-/// What they have seen.
+/// The requests and calls that the servers received.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     token_requests: u64,
-    /// Calls that began with a good token, or did not.
-    served: u64,
-    refused: u64,
+    /// Calls that started with an active token.
+    accepted: u64,
+    /// Calls that started without an active token.
+    rejected: u64,
 }
 
 impl Counts {
-    fn and(self, other: Self) -> Self {
+    fn plus(self, other: Self) -> Self {
         Self {
             token_requests: self.token_requests + other.token_requests,
-            served: self.served + other.served,
-            refused: self.refused + other.refused,
+            accepted: self.accepted + other.accepted,
+            rejected: self.rejected + other.rejected,
         }
     }
 }
 
-impl World {
+impl GrpcSetup {
     fn start() -> Self {
         let servers = Servers::start();
         let (process, port) = start_grpc_server(settings(&servers));
-        let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect_lazy();
+        let channel =
+            Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect_lazy();
         Self { servers, channel, _grpc_server: process }
     }
 
@@ -215,11 +226,16 @@ impl World {
         let (process, port) = start_grpc_server(settings);
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(cert.pem()));
         let endpoint = Channel::from_shared(format!("https://localhost:{port}")).unwrap();
-        Self { servers, channel: endpoint.tls_config(tls).unwrap().connect_lazy(), _grpc_server: process }
+        Self {
+            servers,
+            channel: endpoint.tls_config(tls).unwrap().connect_lazy(),
+            _grpc_server: process,
+        }
     }
 
     fn api(&self, auth: ClientAuth) -> Api {
-        let oauth = OAuthLayer::new(tokens(&self.servers, auth), Origins::of_inner_service()).grpc();
+        let cache = token_cache(&self.servers, auth);
+        let oauth = OAuthLayer::new(cache, Origins::without_authority()).grpc();
         Api(oauth.layer(self.channel.clone()))
     }
 
@@ -227,23 +243,27 @@ impl World {
         let mut control = Grpc::new(self.channel.clone());
         control.ready().await.unwrap();
         let path = PathAndQuery::from_static("/test.Control/Counts");
-        let answer = control.unary(Request::new(Bytes::new()), path, Raw).await.unwrap();
-        let counts: Value = serde_json::from_slice(answer.get_ref()).unwrap();
+        let response = control.unary(Request::new(Bytes::new()), path, Raw).await.unwrap();
+        let counts: Value = serde_json::from_slice(response.get_ref()).unwrap();
         Counts {
             token_requests: self.servers.counts().await.token_requests,
-            served: counts["served"].as_u64().unwrap(),
-            refused: counts["refused"].as_u64().unwrap(),
+            accepted: counts["accepted"].as_u64().unwrap(),
+            rejected: counts["rejected"].as_u64().unwrap(),
         }
     }
 }
 
 fn settings(servers: &Servers) -> Value {
-    json!({ "introspection_url": servers.introspection_url(), "credentials": RESOURCE_SERVER })
+    json!({
+        "introspection_url": servers.introspection_url(),
+        "credentials": RESOURCE_SERVER_CREDENTIALS,
+    })
 }
 
 fn start_grpc_server(settings: Value) -> (Process, u64) {
     let mut command = Command::new(script(".venv/bin/python"));
-    let (process, ready) = Process::start(command.arg(script("grpc_server.py")), &format!("{settings}\n"));
+    let command = command.arg(script("grpc_server.py"));
+    let (process, ready) = Process::start(command, &format!("{settings}\n"));
     (process, ready["port"].as_u64().unwrap())
 }
 
@@ -255,12 +275,12 @@ enum Kind {
     Both,
 }
 
-/// A client of the gRPC server, as a generated one would be.
+/// A client of the gRPC server, built like a generated one.
 #[derive(Clone)]
 struct Api(OAuth<Channel, TonicBody>);
 
 impl Api {
-    /// Calls, and checks what comes back.
+    /// Makes a call of this kind and checks its response.
     async fn call(&self, kind: Kind) {
         let messages = || tokio_stream::iter(["a", "b", "c"].map(Bytes::from));
         match kind {
@@ -268,11 +288,15 @@ impl Api {
             Kind::ServerStream => {
                 let path = PathAndQuery::from_static("/test.Echo/ServerStream");
                 let request = Request::new(Bytes::from("message"));
-                let answers = self.ready().await.server_streaming(request, path, Raw).await.unwrap();
-                assert_eq!(all(answers.into_inner()).await, ["message"; 3]);
+                let responses =
+                    self.ready().await.server_streaming(request, path, Raw).await.unwrap();
+                assert_eq!(collect(responses.into_inner()).await, ["message"; 3]);
             }
             Kind::ClientStream => assert_eq!(self.client_stream(messages()).await.unwrap(), "abc"),
-            Kind::Both => assert_eq!(all(self.both(messages()).await.unwrap()).await, ["a", "b", "c"]),
+            Kind::Both => {
+                let responses = self.both(messages()).await.unwrap();
+                assert_eq!(collect(responses).await, ["a", "b", "c"]);
+            }
         }
     }
 
@@ -280,15 +304,20 @@ impl Api {
         self.send(path, Request::new(Bytes::from("message"))).await
     }
 
-    async fn within(&self, deadline: Duration, path: &'static str) -> Result<Bytes, Status> {
+    async fn send_with_deadline(
+        &self,
+        deadline: Duration,
+        path: &'static str,
+    ) -> Result<Bytes, Status> {
         let mut request = Request::new(Bytes::new());
         request.set_timeout(deadline);
         self.send(path, request).await
     }
 
     async fn send(&self, path: &'static str, request: Request<Bytes>) -> Result<Bytes, Status> {
-        let answer = self.ready().await.unary(request, PathAndQuery::from_static(path), Raw).await?;
-        Ok(answer.into_inner())
+        let response =
+            self.ready().await.unary(request, PathAndQuery::from_static(path), Raw).await?;
+        Ok(response.into_inner())
     }
 
     async fn client_stream(
@@ -296,8 +325,9 @@ impl Api {
         messages: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Result<Bytes, Status> {
         let path = PathAndQuery::from_static("/test.Echo/ClientStream");
-        let answer = self.ready().await.client_streaming(Request::new(messages), path, Raw).await?;
-        Ok(answer.into_inner())
+        let response =
+            self.ready().await.client_streaming(Request::new(messages), path, Raw).await?;
+        Ok(response.into_inner())
     }
 
     async fn both(
@@ -305,8 +335,8 @@ impl Api {
         messages: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Result<Streaming<Bytes>, Status> {
         let path = PathAndQuery::from_static("/test.Echo/Both");
-        let answers = self.ready().await.streaming(Request::new(messages), path, Raw).await?;
-        Ok(answers.into_inner())
+        let responses = self.ready().await.streaming(Request::new(messages), path, Raw).await?;
+        Ok(responses.into_inner())
     }
 
     async fn ready(&self) -> Grpc<OAuth<Channel, TonicBody>> {
@@ -316,11 +346,11 @@ impl Api {
     }
 }
 
-async fn all(answers: Streaming<Bytes>) -> Vec<Bytes> {
-    answers.collect::<Result<_, _>>().await.unwrap()
+async fn collect(responses: Streaming<Bytes>) -> Vec<Bytes> {
+    responses.collect::<Result<_, _>>().await.unwrap()
 }
 
-/// Bytes as they are.
+/// A codec for untyped bytes.
 #[derive(Clone, Copy)]
 struct Raw;
 

@@ -1,6 +1,7 @@
-"""A gRPC server of grpcio, whose interceptor asks the authorization server about the token of each call.
+"""A grpcio server that introspects the token of each call at the authorization server.
 
-It gets one line of JSON: where to ask, and a certificate with its key for TLS. When it is ready, one line of JSON says where.
+It reads its settings from stdin as one line of JSON: the introspection endpoint and, for TLS, a
+certificate with its key. When it is ready, it prints its port as one line of JSON.
 """
 
 import base64
@@ -19,12 +20,13 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 def main():
     settings = json.loads(sys.stdin.readline())
     tokens = Tokens(settings)
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(32), interceptors=[TokenInterceptor(tokens)])
+    threads = concurrent.futures.ThreadPoolExecutor(32)
+    server = grpc.server(threads, interceptors=[TokenInterceptor(tokens)])
     server.add_generic_rpc_handlers([service(tokens)])
     port = listen(server, settings)
     server.start()
     print(json.dumps({"port": port}), flush=True)
-    sys.stdin.read()  # The server ends with its stdin, and so with whoever started it.
+    sys.stdin.read()  # Returns when stdin is closed, which happens when the parent process ends.
     server.stop(None)
 
 
@@ -36,50 +38,52 @@ def listen(server, settings):
 
 
 class Tokens:
-    """What the authorization server says of them, and how often it was yes or no at the beginning of a call."""
+    """Introspects tokens, and counts the calls that were accepted or rejected at their start."""
 
     def __init__(self, settings):
         self._url = settings["introspection_url"]
         self._credentials = base64.b64encode(settings["credentials"].encode()).decode()
         self._lock = threading.Lock()
-        self.counts = {"served": 0, "refused": 0}
+        self.counts = {"accepted": 0, "rejected": 0}
 
-    def admit(self, metadata):
-        active = self.are_active(metadata)
+    def check_and_count(self, metadata):
+        active = self.is_active(metadata)
         with self._lock:
-            self.counts["served" if active else "refused"] += 1
+            self.counts["accepted" if active else "rejected"] += 1
         return active
 
-    def are_active(self, metadata):
+    def is_active(self, metadata):
         scheme, _, token = dict(metadata).get("authorization", "").partition(" ")
         return scheme == "Bearer" and self._introspect(token)
 
     def _introspect(self, token):
         body = urllib.parse.urlencode({"token": token}).encode()
         headers = {"authorization": f"Basic {self._credentials}"}
-        with urllib.request.urlopen(urllib.request.Request(self._url, body, headers)) as answer:
-            return json.load(answer)["active"]
+        with urllib.request.urlopen(urllib.request.Request(self._url, body, headers)) as response:
+            return json.load(response)["active"]
 
 
 class TokenInterceptor(grpc.ServerInterceptor):
-    """Refuses a call before anything of it is read."""
+    """Rejects a call with an inactive token before any message of it is read."""
 
     def __init__(self, tokens):
         self._tokens = tokens
-        self._refusal = grpc.stream_stream_rpc_method_handler(refuse)
+        self._rejection = grpc.stream_stream_rpc_method_handler(reject)
 
     def intercept_service(self, continuation, details):
-        if details.method == "/test.Control/Counts" or self._tokens.admit(details.invocation_metadata):
+        if details.method == "/test.Control/Counts":
             return continuation(details)
-        return self._refusal
+        if self._tokens.check_and_count(details.invocation_metadata):
+            return continuation(details)
+        return self._rejection
 
 
-def refuse(_requests, context):
+def reject(_requests, context):
     context.abort(UNAUTHENTICATED, "the token is not active")
 
 
 def service(tokens):
-    """Bytes in and out, of each kind."""
+    """Returns a service of untyped bytes with one method per kind of call."""
 
     def echo(request, _context):
         return request
@@ -88,24 +92,24 @@ def service(tokens):
         for _ in range(3):
             yield request
 
-    def join(requests, _context):
+    def concatenate(requests, _context):
         return b"".join(requests)
 
-    def converse(requests, context):
-        """Looks at the token again with each message."""
+    def echo_each(requests, context):
+        """Echoes each message after another check of the token."""
         for request in requests:
-            if not tokens.are_active(context.invocation_metadata()):
-                context.abort(UNAUTHENTICATED, "the token is not active any more")
+            if not tokens.is_active(context.invocation_metadata()):
+                context.abort(UNAUTHENTICATED, "the token is no longer active")
             yield request
 
-    def head_then_refuse(_request, context):
-        context.send_initial_metadata([("x-head", "of its own")])
-        context.abort(UNAUTHENTICATED, "the token is not good enough")
+    def headers_then_reject(_request, context):
+        context.send_initial_metadata([("x-custom", "value")])
+        context.abort(UNAUTHENTICATED, "the token is not sufficient")
 
     def time_left(_request, context):
         return str(context.time_remaining()).encode()
 
-    def never(_request, context):
+    def never_respond(_request, context):
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait()
@@ -117,11 +121,11 @@ def service(tokens):
     handlers = {
         "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(echo),
         "/test.Echo/ServerStream": grpc.unary_stream_rpc_method_handler(repeat),
-        "/test.Echo/ClientStream": grpc.stream_unary_rpc_method_handler(join),
-        "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(converse),
-        "/test.Echo/HeadThenRefuse": grpc.unary_unary_rpc_method_handler(head_then_refuse),
+        "/test.Echo/ClientStream": grpc.stream_unary_rpc_method_handler(concatenate),
+        "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(echo_each),
+        "/test.Echo/HeadersThenReject": grpc.unary_unary_rpc_method_handler(headers_then_reject),
         "/test.Deadline/TimeLeft": grpc.unary_unary_rpc_method_handler(time_left),
-        "/test.Deadline/Never": grpc.unary_unary_rpc_method_handler(never),
+        "/test.Deadline/Never": grpc.unary_unary_rpc_method_handler(never_respond),
         "/test.Control/Counts": grpc.unary_unary_rpc_method_handler(counts),
     }
     return Service(handlers)

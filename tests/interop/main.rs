@@ -1,6 +1,7 @@
-//! The crate against a certified authorization server and an API that verifies its tokens, against a gRPC server that does, and
-//! against each of the providers that the README names: see `run`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what fails in a helper fails its test
+//! Tests against real servers: a certified authorization server with an API that verifies its
+//! tokens, a gRPC server, and the providers of `examples/providers`. Start them with `run`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
 mod grpc;
 mod process;
@@ -10,8 +11,10 @@ mod servers;
 use std::{
     error::Error,
     iter,
-    sync::Arc,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,8 +28,8 @@ use hyper_util::{
 use tokio::{task::JoinSet, time::sleep};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_oauth::{
-    ClientAuth, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenEndpoint, TokenError,
-    TokenErrorKind,
+    ClientAuth, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenEndpoint,
+    TokenError, TokenErrorKind,
 };
 
 use crate::servers::{Counts, Servers};
@@ -39,9 +42,9 @@ const POST_SECRET: &str = r#"p:o%73+s t&=/?"~"#;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_requests_use_the_first_token() {
+async fn thousand_requests_use_the_first_token() {
     let servers = Servers::start();
-    let api = Api::new(&servers, tokens(&servers, basic()));
+    let api = Api::new(&servers, token_cache(&servers, basic()));
     assert_eq!(api.get("/opaque").await.unwrap(), StatusCode::OK);
 
     let mut callers = JoinSet::new();
@@ -55,59 +58,60 @@ async fn a_thousand_requests_use_the_first_token() {
     }
     callers.join_all().await;
 
-    let expected = Counts { token_requests: 1, api_served: 1_001, api_refused: 0 };
+    let expected = Counts { token_requests: 1, api_accepted: 1_001, api_rejected: 0 };
     assert_eq!(servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jwt_for_a_resource_is_accepted_where_no_token_is_refused() {
+async fn jwt_is_accepted_and_a_missing_token_is_rejected() {
     let servers = Servers::start();
-    let without_token = Api::new(&servers, tokens(&servers, basic())).client.into_inner();
+    let plain_client = Api::new(&servers, token_cache(&servers, basic())).client.into_inner();
     let request = Request::get(format!("{}/jwt", servers.api_url())).body(Full::default()).unwrap();
-    assert_eq!(without_token.request(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(plain_client.request(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
 
     let grant = ClientCredentials::new(endpoint(&servers, basic()));
-    let tokens = TokenCache::new(grant.resource("https://orders.test").scope("orders:read"));
-    assert_eq!(Api::new(&servers, tokens.clone()).get("/jwt").await.unwrap(), StatusCode::OK);
+    let cache = TokenCache::new(grant.resource("https://orders.test").scope("orders:read"));
+    assert_eq!(Api::new(&servers, cache.clone()).get("/jwt").await.unwrap(), StatusCode::OK);
 
-    assert_eq!(tokens.current().unwrap().scope(), Some("orders:read"));
-    let expected = Counts { token_requests: 1, api_served: 1, api_refused: 1 };
+    assert_eq!(cache.current().unwrap().scope(), Some("orders:read"));
+    let expected = Counts { token_requests: 1, api_accepted: 1, api_rejected: 1 };
     assert_eq!(servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn special_characters_in_id_and_secret_are_understood_in_header_and_body() {
+async fn special_characters_in_id_and_secret_are_encoded() {
     let servers = Servers::start();
     for auth in [basic(), ClientAuth::client_secret_post(POST_ID, POST_SECRET)] {
-        let api = Api::new(&servers, tokens(&servers, auth));
+        let api = Api::new(&servers, token_cache(&servers, auth));
         assert_eq!(api.get("/opaque").await.unwrap(), StatusCode::OK);
     }
-    let expected = Counts { token_requests: 2, api_served: 2, api_refused: 0 };
+    let expected = Counts { token_requests: 2, api_accepted: 2, api_rejected: 0 };
     assert_eq!(servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expiring_token_is_renewed_before_the_api_can_refuse_it() {
+async fn expiring_token_is_refreshed_before_a_rejection() {
     let servers = Servers::start();
     let auth = ClientAuth::client_secret_basic("lives-12-seconds", "secret-of-12");
-    let seen = use_until_renewed(&servers, auth, 1).await;
-    assert_eq!((seen.token_requests, seen.api_refused), (2, 0));
+    let counts = use_until_refreshed(&servers, auth, 1).await;
+    assert_eq!((counts.token_requests, counts.api_rejected), (2, 0));
 }
 
-/// The server counts in whole seconds, so that this token can be over after one: before the margin of 0.2 s begins.
+/// The server counts in whole seconds, so this token may expire after one second. That is before
+/// the expiry margin of 0.2 s begins.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_two_second_token_can_be_refused_and_no_caller_sees_it() {
+async fn rejected_two_second_token_is_replaced_for_all_callers() {
     let servers = Servers::start();
     let auth = ClientAuth::client_secret_basic("lives-2-seconds", "secret-of-2");
-    let seen = use_until_renewed(&servers, auth, 3).await;
-    assert_eq!(seen.token_requests, 4);
-    assert!(seen.api_refused <= 3, "{seen:?}");
+    let counts = use_until_refreshed(&servers, auth, 3).await;
+    assert_eq!(counts.token_requests, 4);
+    assert!(counts.api_rejected <= 3, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_under_load_costs_one_token_and_no_caller_sees_it() {
+async fn revocation_under_load_costs_one_token_request() {
     let servers = Servers::start();
-    let api = Api::new(&servers, tokens(&servers, basic()));
+    let api = Api::new(&servers, token_cache(&servers, basic()));
     assert_eq!(api.get("/opaque").await.unwrap(), StatusCode::OK);
     let revoked = Arc::new(AtomicBool::new(false));
 
@@ -126,54 +130,57 @@ async fn a_revocation_under_load_costs_one_token_and_no_caller_sees_it() {
             }
         });
     }
-    wait_until(async || servers.counts().await.api_served >= 250).await;
+    wait_until(async || servers.counts().await.api_accepted >= 250).await;
     servers.revoke_all().await;
     revoked.store(true, Relaxed);
     callers.join_all().await;
 
-    let seen = servers.counts().await;
-    assert_eq!(seen.token_requests, 2);
-    assert!(seen.api_refused >= 1, "{seen:?}");
+    let counts = servers.counts().await;
+    assert_eq!(counts.token_requests, 2);
+    assert!(counts.api_rejected >= 1, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_is_refused_by_name_and_the_right_one_works_afterwards() {
+async fn wrong_secret_is_reported_and_the_right_one_works_later() {
     let servers = Servers::start();
     let wrong = "wr:o%6Eg+ secret";
-    let refused = tokens(&servers, ClientAuth::client_secret_basic(BASIC_ID, wrong));
-    let error = token_error(Api::new(&servers, refused).get("/opaque").await);
-    assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, Some("invalid_client")));
+    let cache = token_cache(&servers, ClientAuth::client_secret_basic(BASIC_ID, wrong));
+    let error = token_error(Api::new(&servers, cache).get("/opaque").await);
+    assert_eq!(
+        (error.kind(), error.error_code()),
+        (TokenErrorKind::Rejected, Some("invalid_client"))
+    );
 
-    let right = tokens(&servers, basic());
+    let right = token_cache(&servers, basic());
     assert_eq!(Api::new(&servers, right.clone()).get("/opaque").await.unwrap(), StatusCode::OK);
 
-    let said = everything_said_by(&error);
+    let output = display_and_debug_of_chain(&error);
     for secret in [wrong, BASIC_SECRET, right.current().unwrap().expose_secret()] {
-        assert!(!said.contains(secret), "{said}");
+        assert!(!output.contains(secret), "{output}");
     }
-    let expected = Counts { token_requests: 2, api_served: 1, api_refused: 0 };
+    let expected = Counts { token_requests: 2, api_accepted: 1, api_rejected: 0 };
     assert_eq!(servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_forget_everything_in_a_restart_cost_one_token() {
+async fn restart_of_the_servers_costs_one_token_request() {
     let mut servers = Servers::start();
-    let veteran = Api::new(&servers, tokens(&servers, basic()));
-    let newcomer = Api::new(&servers, tokens(&servers, basic()));
-    assert_eq!(veteran.get("/opaque").await.unwrap(), StatusCode::OK);
+    let with_token = Api::new(&servers, token_cache(&servers, basic()));
+    let without_token = Api::new(&servers, token_cache(&servers, basic()));
+    assert_eq!(with_token.get("/opaque").await.unwrap(), StatusCode::OK);
 
     servers.stop();
-    let error = token_error(newcomer.get("/opaque").await);
+    let error = token_error(without_token.get("/opaque").await);
     assert_eq!(error.kind(), TokenErrorKind::Transport);
-    servers.start_again();
+    servers.restart();
 
-    assert_eq!(veteran.get("/opaque").await.unwrap(), StatusCode::OK);
-    let expected = Counts { token_requests: 1, api_served: 1, api_refused: 1 };
+    assert_eq!(with_token.get("/opaque").await.unwrap(), StatusCode::OK);
+    let expected = Counts { token_requests: 1, api_accepted: 1, api_rejected: 1 };
     assert_eq!(servers.counts().await, expected);
 
     sleep(error.next_attempt_in().unwrap_or_default()).await;
-    assert_eq!(newcomer.get("/opaque").await.unwrap(), StatusCode::OK);
-    let expected = Counts { token_requests: 2, api_served: 2, api_refused: 1 };
+    assert_eq!(without_token.get("/opaque").await.unwrap(), StatusCode::OK);
+    let expected = Counts { token_requests: 2, api_accepted: 2, api_rejected: 1 };
     assert_eq!(servers.counts().await, expected);
 }
 
@@ -185,11 +192,11 @@ fn endpoint(servers: &Servers, auth: ClientAuth) -> TokenEndpoint {
     TokenEndpoint::new(servers.token_url(), auth).unwrap()
 }
 
-fn tokens(servers: &Servers, auth: ClientAuth) -> TokenCache {
+fn token_cache(servers: &Servers, auth: ClientAuth) -> TokenCache {
     TokenCache::new(ClientCredentials::new(endpoint(servers, auth)))
 }
 
-/// A client of the API, as its users would build it.
+/// A client of the API, built as in a program.
 #[derive(Clone)]
 struct Api {
     url: String,
@@ -197,8 +204,8 @@ struct Api {
 }
 
 impl Api {
-    fn new(servers: &Servers, tokens: TokenCache) -> Self {
-        let oauth = OAuthLayer::new(tokens, Origins::new([servers.api_url()]).unwrap());
+    fn new(servers: &Servers, cache: TokenCache) -> Self {
+        let oauth = OAuthLayer::new(cache, Origins::new([servers.api_url()]).unwrap());
         let client = oauth.layer(Client::builder(TokioExecutor::new()).build_http());
         Self { url: servers.api_url().to_owned(), client }
     }
@@ -208,9 +215,10 @@ impl Api {
         Ok(self.send(request).await?.0)
     }
 
-    /// The API answers with the body that it got.
+    /// Sends a `POST` request. The API echoes the body.
     async fn post(&self, path: &str, body: &str) -> Result<(StatusCode, String), BoxError> {
-        let request = Request::post(format!("{}{path}", self.url)).header(CONTENT_TYPE, "text/plain");
+        let request =
+            Request::post(format!("{}{path}", self.url)).header(CONTENT_TYPE, "text/plain");
         self.send(request.body(Full::from(body.to_owned()))?).await
     }
 
@@ -220,11 +228,12 @@ impl Api {
     }
 }
 
-async fn use_until_renewed(servers: &Servers, auth: ClientAuth, times: u64) -> Counts {
-    let api = Api::new(servers, tokens(servers, auth));
+/// Sends requests until the token was refreshed this often.
+async fn use_until_refreshed(servers: &Servers, auth: ClientAuth, refreshes: u64) -> Counts {
+    let api = Api::new(servers, token_cache(servers, auth));
     wait_until(async || {
         assert_eq!(api.get("/opaque").await.unwrap(), StatusCode::OK);
-        servers.counts().await.token_requests > times
+        servers.counts().await.token_requests > refreshes
     })
     .await;
     servers.counts().await
@@ -233,16 +242,16 @@ async fn use_until_renewed(servers: &Servers, auth: ClientAuth, times: u64) -> C
 async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited for {WAIT_TIMEOUT:?}");
+        assert!(Instant::now() < deadline, "the condition was not met within {WAIT_TIMEOUT:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn token_error(result: Result<StatusCode, BoxError>) -> TokenError {
-    result.unwrap_err().downcast_ref::<TokenError>().expect("an error of the token request").clone()
+    result.unwrap_err().downcast_ref::<TokenError>().expect("the error is a TokenError").clone()
 }
 
-fn everything_said_by(error: &TokenError) -> String {
+fn display_and_debug_of_chain(error: &TokenError) -> String {
     let chain = iter::successors(Some(error as &dyn Error), |&error| error.source());
     chain.map(|error| format!("{error} {error:?}\n")).collect::<Vec<_>>().concat()
 }

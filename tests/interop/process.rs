@@ -1,4 +1,5 @@
-//! A server as a child process: it says in one line of JSON that it is ready, and ends with its stdin.
+//! A server in a child process. The server prints one line of JSON when it is ready, and exits when
+//! its stdin is closed.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -13,25 +14,29 @@ use serde_json::Value;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Stopped on drop.
+/// A child process that is killed on drop.
 pub(crate) struct Process(Child);
 
-/// A file of this folder.
+/// Returns the path of a file in this folder.
 pub(crate) fn script(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "interop", name].iter().collect()
 }
 
 impl Process {
-    /// Gives it `input` to read, and what it says when it is ready.
+    /// Starts the process, writes `input` to its stdin, and returns the line that it prints when it
+    /// is ready.
     pub(crate) fn start(command: &mut Command, input: &str) -> (Self, Value) {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}; {INSTALL}")));
+        let mut process =
+            Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}; {INSTALL}")));
         let stdin = process.0.stdin.as_mut().unwrap();
         stdin.write_all(input.as_bytes()).unwrap();
         stdin.flush().unwrap();
         let stdout = BufReader::new(process.0.stdout.take().unwrap());
         let (sender, ready) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+        });
         let Ok(line) = ready.recv_timeout(START_TIMEOUT) else {
             panic!("{command:?} did not start; {INSTALL}");
         };
@@ -44,7 +49,7 @@ impl Process {
     }
 }
 
-const INSTALL: &str = "tests/interop/run installs what it needs";
+const INSTALL: &str = "start this test with tests/interop/run, which installs the servers";
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -1,8 +1,9 @@
-// One provider, on real server software: its token endpoint, and an API that verifies the tokens at /api.
+// One provider on real server software: its token endpoint, and an API at /api that verifies the
+// tokens.
 //
 //   node providers.mjs pex|pa|expertfile|saas|legacy
 //
-// When it is ready, one line of JSON says where.
+// When the server is ready, it prints its URL as one line of JSON.
 
 import OAuth2Server from '@node-oauth/oauth2-server';
 import express from 'express';
@@ -46,7 +47,8 @@ function expertfile() {
   const token = (failure) => async (req, res) => {
     counts.token_requests += 1;
     try {
-      const { accessToken } = await server.token(new OAuth2Server.Request(req), new OAuth2Server.Response());
+      const request = new OAuth2Server.Request(req);
+      const { accessToken } = await server.token(request, new OAuth2Server.Response());
       res.json({ data: server.options.model.getAccessToken(accessToken), success: true });
     } catch (error) {
       res.status(error.code).json({ success: false, [failure]: error.message });
@@ -64,14 +66,16 @@ function saas() {
     counts.token_requests += 1;
     const { audience, ...body } = req.body ?? {};
     if (audience !== AUDIENCE) {
-      res.status(400).json({ error: 'invalid_request', error_description: 'audience is missing or not known' });
+      const error_description = 'audience is missing or unknown';
+      res.status(400).json({ error: 'invalid_request', error_description });
       return;
     }
     const headers = { ...req.headers, 'content-type': 'application/x-www-form-urlencoded' };
-    const answer = new OAuth2Server.Response();
+    const response = new OAuth2Server.Response();
     const form = new OAuth2Server.Request({ method: req.method, query: {}, headers, body });
-    await server.token(form, answer).catch((error) => error);
-    res.status(answer.status).set(answer.headers).json(answer.body);
+    // The server writes its errors to the response, too.
+    await server.token(form, response).catch((error) => error);
+    res.status(response.status).set(response.headers).json(response.body);
   };
   return api([['/api', authentication(server)]], () => revokeAll(server))
     .use(express.json())
@@ -81,10 +85,11 @@ function saas() {
 function legacy() {
   let secret = SECRET;
   const verify = basicAuth({
-    authorizer: (id, given) => basicAuth.safeCompare(id, ID) & basicAuth.safeCompare(given, secret),
+    authorizer: (id, password) =>
+      basicAuth.safeCompare(id, ID) & basicAuth.safeCompare(password, secret),
     challenge: true,
     unauthorizedResponse: () => {
-      counts.api_refused += 1;
+      counts.api_rejected += 1;
       return '';
     },
   });
@@ -93,13 +98,15 @@ function legacy() {
   });
 }
 
-// The native token model of the server is what its model has stored.
+// Returns a server that stores its tokens in memory, in the server's native token format.
 function nativeServer(accessTokenLifetime) {
   const tokens = new Map();
+  const grants = ['client_credentials'];
   const model = {
-    getClient: (id, secret) => id === ID && secret === SECRET && { id, grants: ['client_credentials'] },
+    getClient: (id, secret) => id === ID && secret === SECRET && { id, grants },
     getUserFromClient: ({ id }) => ({ id }),
-    // Says "yes" where 5.x wants a list: the server stores the `true`, but would fail to join it for its answer.
+    // Version 5 of the server expects a list and would fail to join `true` for its response. Hence
+    // `saveToken` returns a token without a scope, while the stored token keeps `true`.
     validateScope: () => true,
     saveToken: (token, { id }, user) => {
       counts.tokens_issued += 1;
@@ -118,10 +125,10 @@ function revokeAll({ tokens, options }) {
 
 function authentication(server) {
   return async (req, res, next) => {
-    const answer = new OAuth2Server.Response();
-    const verified = server.authenticate(new OAuth2Server.Request(req), answer);
+    const response = new OAuth2Server.Response();
+    const verified = server.authenticate(new OAuth2Server.Request(req), response);
     await verified.catch((error) => {
-      throw Object.assign(error, { headers: answer.headers });
+      throw Object.assign(error, { headers: response.headers });
     });
     next();
   };

@@ -1,4 +1,4 @@
-//! The providers of `examples/providers`, each against real server software.
+//! The providers of `examples/providers`, tested against real server software.
 
 #[path = "../../examples/providers/configuration.rs"]
 mod configuration;
@@ -13,12 +13,12 @@ use std::{
 use http::StatusCode;
 use tokio::time;
 use tower_oauth::{
-    BodyFormat, ClientAuth, ClientCredentials, ClientSecret, Issuer, TokenCache, TokenEndpoint,
+    ClientAuth, ClientCredentials, Issuer, RequestFormat, Secret, TokenCache, TokenEndpoint,
     TokenErrorKind,
 };
 
 use crate::{
-    Api, everything_said_by,
+    Api, display_and_debug_of_chain,
     servers::{Counts, Servers},
     token_error,
 };
@@ -31,130 +31,139 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pex_takes_http_basic() {
+async fn pex_accepts_http_basic() {
     let provider = Provider::start("pex");
-    let tokens = provider.tokens(SECRET);
-    provider.proves(&tokens, 2 * HOUR).await;
-    assert_eq!(tokens.current().unwrap().scope(), None);
+    let cache = provider.token_cache(SECRET);
+    provider.check_use_and_revocation(&cache, 2 * HOUR).await;
+    assert_eq!(cache.current().unwrap().scope(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pa_takes_a_form_and_says_the_scope_that_it_granted() {
+async fn pa_accepts_a_form_and_returns_the_granted_scope() {
     let provider = Provider::start("pa");
-    let tokens = provider.tokens(SECRET);
-    provider.proves(&tokens, 25 * HOUR).await;
-    assert_eq!(tokens.current().unwrap().scope(), Some("api:recs api:search"));
+    let cache = provider.token_cache(SECRET);
+    provider.check_use_and_revocation(&cache, 25 * HOUR).await;
+    assert_eq!(cache.current().unwrap().scope(), Some("api:recs api:search"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expertfile_answers_in_an_envelope_with_a_date_and_a_scope_that_is_true() {
+async fn expertfile_response_is_an_envelope_with_an_expiry_date() {
     for version in ["", "/v2"] {
         let provider = Provider { path: version, ..Provider::start("expertfile") };
-        let tokens = provider.tokens(SECRET);
-        provider.proves(&tokens, 30 * DAY).await;
-        assert_eq!(tokens.current().unwrap().scope(), None);
+        let cache = provider.token_cache(SECRET);
+        provider.check_use_and_revocation(&cache, 30 * DAY).await;
+        assert_eq!(cache.current().unwrap().scope(), None);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_with_a_daily_limit_takes_json_with_an_audience() {
+async fn saas_accepts_json_with_an_audience() {
     let provider = Provider::start("saas");
-    provider.proves(&provider.tokens(SECRET), DAY).await;
-    assert_eq!(provider.servers.tokens_issued().await, 2, "the first one, and the one after the revocation");
+    provider.check_use_and_revocation(&provider.token_cache(SECRET), DAY).await;
+    let issued = provider.servers.tokens_issued().await;
+    assert_eq!(issued, 2, "one token at first and one after the revocation");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_legacy_scheme_needs_no_token_request_and_a_refusal_reaches_the_caller() {
+async fn legacy_scheme_needs_no_token_request() {
     let provider = Provider::start("legacy");
-    let api = provider.api(&provider.tokens(SECRET));
+    let api = provider.api(&provider.token_cache(SECRET));
     for _ in 0..20 {
         assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
     }
     provider.servers.revoke_all().await;
     assert_eq!(api.get("/api").await.unwrap(), StatusCode::UNAUTHORIZED);
-    let expected = Counts { token_requests: 0, api_served: 20, api_refused: 1 };
+    let expected = Counts { token_requests: 0, api_accepted: 20, api_rejected: 1 };
     assert_eq!(provider.servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_legacy_secret_that_is_rotated_in_its_file_is_recovered() {
+async fn legacy_secret_is_read_again_after_a_rotation() {
     let provider = Provider::start("legacy");
-    let secret = ClientSecret::from_file(provider.secret_file(SECRET));
+    let secret = Secret::from_file(provider.secret_file(SECRET));
     let api = provider.api(&configuration::legacy(ID, secret).unwrap());
     assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
 
     provider.servers.revoke_all().await;
     provider.secret_file(&format!("{SECRET} (rotated)"));
     assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
-    let expected = Counts { token_requests: 0, api_served: 2, api_refused: 1 };
+    let expected = Counts { token_requests: 0, api_accepted: 2, api_rejected: 1 };
     assert_eq!(provider.servers.counts().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn success_false_is_a_refusal_with_the_message_of_the_server() {
+async fn success_false_is_an_error_with_the_server_message() {
     let message = "Invalid client: client is invalid";
     for (version, code) in [("", None), ("/v2", Some(message))] {
         let provider = Provider { path: version, ..Provider::start("expertfile") };
-        let error = provider.tokens("wr:o%6Eg+ secret").token().await.unwrap_err();
-        assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, code));
+        let error = provider.token_cache("wr:o%6Eg+ secret").token().await.unwrap_err();
+        assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Rejected, code));
         assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST));
         assert!(error.to_string().contains(message), "{error}");
-        assert!(!everything_said_by(&error).contains("wr:o"));
+        assert!(!display_and_debug_of_chain(&error).contains("wr:o"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_request_without_the_audience_is_refused_and_counts_for_no_limit() {
+async fn token_request_without_audience_issues_no_token() {
     let provider = Provider::start("saas");
     let url = format!("{}/oauth/token", provider.servers.api_url());
     let endpoint = TokenEndpoint::new(url, ClientAuth::client_secret_post(ID, SECRET)).unwrap();
-    let tokens = TokenCache::new(ClientCredentials::new(endpoint.body_format(BodyFormat::Json)));
-    let error = token_error(provider.api(&tokens).get("/api").await);
-    assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, Some("invalid_request")));
+    let cache =
+        TokenCache::new(ClientCredentials::new(endpoint.request_format(RequestFormat::Json)));
+    let error = token_error(provider.api(&cache).get("/api").await);
+    assert_eq!(
+        (error.kind(), error.error_code()),
+        (TokenErrorKind::Rejected, Some("invalid_request"))
+    );
     assert_eq!(provider.servers.tokens_issued().await, 0);
 }
 
 #[tokio::test]
-async fn each_token_is_renewed_behind_twenty_minutes_before_its_end_and_that_of_pa_after_a_day() {
-    // Less up to two minutes, by chance.
+async fn stale_tokens_are_refreshed_in_the_background() {
+    // A token is stale 20 minutes before its expiry, and that of pa after a day. Jitter shortens
+    // the 20 minutes by up to two minutes.
     let window = 20 * 60;
-    for (name, renewed_at) in
-        [("pex", 2 * HOUR - window), ("pa", DAY), ("expertfile", 30 * DAY - window), ("saas", DAY - window)]
-    {
+    for (name, stale_after) in [
+        ("pex", 2 * HOUR - window),
+        ("pa", DAY),
+        ("expertfile", 30 * DAY - window),
+        ("saas", DAY - window),
+    ] {
         let provider = Provider::start(name);
-        let tokens = provider.tokens(SECRET);
-        let first = tokens.token().await.unwrap().generation();
-        skip(renewed_at - 30).await;
-        assert_eq!(tokens.token().await.unwrap().generation(), first, "{name}");
-        skip(30 + 120).await;
-        assert_eq!(tokens.token().await.unwrap().generation(), first, "{name}: nobody waits");
-        crate::wait_until(async || tokens.current().unwrap().generation() > first).await;
+        let cache = provider.token_cache(SECRET);
+        let first = cache.token().await.unwrap().generation();
+        advance_clock(stale_after - 30).await;
+        assert_eq!(cache.token().await.unwrap().generation(), first, "{name}");
+        advance_clock(30 + 120).await;
+        assert_eq!(cache.token().await.unwrap().generation(), first, "{name}: the caller waited");
+        crate::wait_until(async || cache.current().unwrap().generation() > first).await;
         assert_eq!(provider.servers.counts().await.token_requests, 2, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_metadata_of_an_issuer_is_enough_to_find_its_token_endpoint() {
+async fn issuer_metadata_provides_the_token_endpoint() {
     let provider = Provider::start("pex");
-    let tokens = discovered(&provider, ClientAuth::client_secret_basic(ID, SECRET));
-    provider.proves(&tokens, 2 * HOUR).await;
+    let cache = cache_with_discovery(&provider, ClientAuth::client_secret_basic(ID, SECRET));
+    provider.check_use_and_revocation(&cache, 2 * HOUR).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_authentication_that_the_issuer_does_not_support_is_found_before_any_token_request() {
+async fn unsupported_client_authentication_sends_no_token_request() {
     let provider = Provider::start("pex");
-    let tokens = discovered(&provider, ClientAuth::client_secret_post(ID, SECRET));
-    let error = token_error(provider.api(&tokens).get("/api").await);
+    let cache = cache_with_discovery(&provider, ClientAuth::client_secret_post(ID, SECRET));
+    let error = token_error(provider.api(&cache).get("/api").await);
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains("client_secret_post, but: client_secret_basic"), "{error}");
-    let expected = Counts { token_requests: 0, api_served: 0, api_refused: 0 };
+    let expected = Counts { token_requests: 0, api_accepted: 0, api_rejected: 0 };
     assert_eq!(provider.servers.counts().await, expected);
 }
 
 #[test]
-fn each_provider_is_ten_lines_of_configuration_at_the_most() {
+fn each_provider_has_at_most_ten_lines_of_configuration() {
     let configuration = include_str!("../../examples/providers/configuration.rs");
-    let functions: Vec<_> = configuration.split("pub(crate) fn ").skip(1).collect();
+    let functions: Vec<_> = configuration.split("pub(crate) fn ").advance_clock(1).collect();
     assert_eq!(functions.len(), 5);
     for function in functions {
         let lines = function.lines().position(|line| line == "}").unwrap() + 1;
@@ -163,33 +172,38 @@ fn each_provider_is_ten_lines_of_configuration_at_the_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_gets_a_token_of_every_provider_and_opens_its_api() {
-    for (name, lifetime, said) in [
+async fn example_gets_tokens_that_every_api_accepts() {
+    for (name, lifetime, expected_lines) in [
         ("pex", Some(2 * HOUR), &["token type: Bearer", "answer: 200 OK"][..]),
-        ("pa", Some(25 * HOUR), &["token type: Bearer", "scope: api:recs api:search", "answer: 200 OK"]),
+        (
+            "pa",
+            Some(25 * HOUR),
+            &["token type: Bearer", "scope: api:recs api:search", "answer: 200 OK"],
+        ),
         ("expertfile", Some(30 * DAY), &["token type: Bearer", "answer: 200 OK"]),
         ("saas", Some(DAY), &["token type: Bearer", "answer: 200 OK"]),
         ("legacy", None, &["token type: Basic", "answer: 200 OK"]),
     ] {
         let provider = Provider::start(name);
-        let output = provider.example(SECRET);
+        let output = provider.run_example(SECRET);
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{name}");
         let mut lines: Vec<_> = text(&output.stdout).lines().collect();
         if let Some(lifetime) = lifetime {
-            let seconds = lines.remove(1).strip_prefix("expires in: ").unwrap().strip_suffix(" s").unwrap();
-            assert_about(lifetime, seconds.parse().unwrap());
+            let line = lines.remove(1);
+            let seconds = line.strip_prefix("expires in: ").unwrap().strip_suffix(" s").unwrap();
+            assert_within_a_second(lifetime, seconds.parse().unwrap());
         }
-        assert_eq!(lines, said, "{name}");
+        assert_eq!(lines, expected_lines, "{name}");
         let requests = u64::from(name != "legacy");
-        let expected = Counts { token_requests: requests, api_served: 1, api_refused: 0 };
+        let expected = Counts { token_requests: requests, api_accepted: 1, api_rejected: 0 };
         assert_eq!(provider.servers.counts().await, expected, "{name}");
     }
 }
 
 #[test]
-fn the_example_says_in_one_line_what_went_wrong() {
+fn example_reports_an_error_in_one_line() {
     let wrong = "wr:o%6Eg+ secret";
-    for (name, said) in [
+    for (name, expected) in [
         ("pex", "invalid_client"),
         ("pa", "invalid_client"),
         ("expertfile", "Invalid client: client is invalid"),
@@ -197,18 +211,18 @@ fn the_example_says_in_one_line_what_went_wrong() {
         ("legacy", "401 Unauthorized"),
     ] {
         let provider = Provider::start(name);
-        let output = provider.example(wrong);
+        let output = provider.run_example(wrong);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {error}");
-        assert!(error.starts_with("providers: ") && error.contains(said), "{name}: {error}");
+        assert!(error.starts_with("providers: ") && error.contains(expected), "{name}: {error}");
         assert_eq!(error.lines().count(), 1, "{name}: {error}");
         assert!(!error.contains(wrong), "{error}");
     }
 }
 
 #[test]
-fn the_example_says_in_one_line_what_is_wrong_with_its_use() {
-    for (arguments, said) in [
+fn example_reports_wrong_usage_in_one_line() {
+    for (arguments, expected) in [
         (&[][..], "PROVIDER is missing"),
         (&["amazon"], "no provider \"amazon\""),
         (&["pex", "--client-secret", "hunter2"], "no option \"--client-secret\""),
@@ -229,10 +243,32 @@ fn the_example_says_in_one_line_what_is_wrong_with_its_use() {
         ),
         (&["pex", "--client-id"], "--client-id needs a value"),
         (&["pex", "--client-id", "a", "--client-id=b"], "--client-id is given twice"),
-        (&["pex", "--base-url", "https://a.test", "--client-id", "a"], "--client-secret-file is missing"),
-        (&["pex", "--base-url", "http://a.test", "--client-id", "a", "--client-secret-file", "b"], "https"),
         (
-            &["saas", "--base-url", "https://a.test", "--client-id", "a", "--client-secret-file", "b"],
+            &["pex", "--base-url", "https://a.test", "--client-id", "a"],
+            "--client-secret-file is missing",
+        ),
+        (
+            &[
+                "pex",
+                "--base-url",
+                "http://a.test",
+                "--client-id",
+                "a",
+                "--client-secret-file",
+                "b",
+            ],
+            "https",
+        ),
+        (
+            &[
+                "saas",
+                "--base-url",
+                "https://a.test",
+                "--client-id",
+                "a",
+                "--client-secret-file",
+                "b",
+            ],
             "--audience is missing",
         ),
         (
@@ -249,7 +285,7 @@ fn the_example_says_in_one_line_what_is_wrong_with_its_use() {
         let output = run_example(arguments);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-        assert!(error.contains(said), "{arguments:?}: {error}");
+        assert!(error.contains(expected), "{arguments:?}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
@@ -257,7 +293,7 @@ fn the_example_says_in_one_line_what_is_wrong_with_its_use() {
 
 struct Provider {
     name: &'static str,
-    /// Before the path of the token endpoint.
+    /// The prefix of the path of the token endpoint.
     path: &'static str,
     servers: Servers,
 }
@@ -267,40 +303,42 @@ impl Provider {
         Self { name, path: "", servers: Servers::start_provider(name) }
     }
 
-    fn tokens(&self, secret: &str) -> TokenCache {
-        let (url, secret) = (format!("{}{}", self.servers.api_url(), self.path), ClientSecret::from(secret));
+    fn token_cache(&self, secret: &str) -> TokenCache {
+        let url = format!("{}{}", self.servers.api_url(), self.path);
+        let secret = Secret::from(secret);
         match self.name {
             "pex" => configuration::pex(&url, ID, secret).unwrap(),
             "pa" => configuration::pa(&url, ID, secret).unwrap(),
             "expertfile" => configuration::expertfile(&url, ID, secret).unwrap(),
             "saas" => configuration::saas(&url, ID, secret, AUDIENCE).unwrap(),
             "legacy" => configuration::legacy(ID, secret).unwrap(),
-            other => panic!("{other} is no provider"),
+            other => panic!("unknown provider {other}"),
         }
     }
 
-    fn api(&self, tokens: &TokenCache) -> Api {
-        Api::new(&self.servers, tokens.clone())
+    fn api(&self, cache: &TokenCache) -> Api {
+        Api::new(&self.servers, cache.clone())
     }
 
-    /// The first token opens the API, is used again and again, and after its revocation another one takes its place.
-    async fn proves(&self, tokens: &TokenCache, lifetime: u64) {
-        let api = self.api(tokens);
+    /// Checks that the API accepts the first token, that the token is reused, and that it is
+    /// replaced after a revocation.
+    async fn check_use_and_revocation(&self, cache: &TokenCache, lifetime: u64) {
+        let api = self.api(cache);
         for _ in 0..100 {
             assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
         }
-        let expected = Counts { token_requests: 1, api_served: 100, api_refused: 0 };
+        let expected = Counts { token_requests: 1, api_accepted: 100, api_rejected: 0 };
         assert_eq!(self.servers.counts().await, expected);
-        assert_about(lifetime, tokens.current().unwrap().lifetime().unwrap().as_secs());
+        assert_within_a_second(lifetime, cache.current().unwrap().lifetime().unwrap().as_secs());
 
         self.servers.revoke_all().await;
         assert_eq!(api.get("/api").await.unwrap(), StatusCode::OK);
-        let expected = Counts { token_requests: 2, api_served: 101, api_refused: 1 };
+        let expected = Counts { token_requests: 2, api_accepted: 101, api_rejected: 1 };
         assert_eq!(self.servers.counts().await, expected);
     }
 
-    /// Gets a token and opens the API.
-    fn example(&self, secret: &str) -> Output {
+    /// Runs the example. It gets a token and sends a request to the API.
+    fn run_example(&self, secret: &str) -> Output {
         let url = self.servers.api_url();
         let (api_url, secret_file) = (format!("{url}/api"), self.secret_file(secret));
         let mut arguments = vec![self.name, "--client-id", ID];
@@ -322,28 +360,32 @@ impl Provider {
     }
 }
 
-/// Not by `cargo run`, which would add its own warnings.
+/// Starts the example without `cargo run`, which could print warnings of its own.
 fn run_example(arguments: &[&str]) -> Output {
     let this = env::current_exe().unwrap();
     let example = this.ancestors().nth(2).unwrap().join("examples/providers");
-    Command::new(example).args(arguments).output().expect("tests/interop/run builds the example")
+    Command::new(example)
+        .args(arguments)
+        .output()
+        .expect("start this test with tests/interop/run, which builds the example")
 }
 
-fn discovered(provider: &Provider, auth: ClientAuth) -> TokenCache {
+fn cache_with_discovery(provider: &Provider, auth: ClientAuth) -> TokenCache {
     let issuer = Issuer::try_from(provider.servers.api_url()).unwrap();
     TokenCache::new(ClientCredentials::new(TokenEndpoint::new(issuer, auth).unwrap()))
 }
 
-/// The clock of this process alone: the servers do not see it.
-async fn skip(seconds: u64) {
+/// Moves the clock of this process. The clocks of the servers do not change.
+async fn advance_clock(seconds: u64) {
     time::pause();
     time::advance(Duration::from_secs(seconds)).await;
     time::resume();
 }
 
-/// A server that counts from an instant loses a part of a second; a `Date` header without fractions adds one.
-fn assert_about(expected: u64, seconds: u64) {
-    assert!(seconds.abs_diff(expected) <= 1, "{seconds} is not {expected}");
+/// Checks a lifetime with a tolerance of one second. A server that rounds down loses a part of a
+/// second, and a `Date` header without fractions adds one.
+fn assert_within_a_second(expected: u64, seconds: u64) {
+    assert!(seconds.abs_diff(expected) <= 1, "{seconds} s instead of {expected} s");
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -2,7 +2,7 @@
 //
 //   node servers.mjs [authorization server port] [API port]
 //
-// When they are ready, one line of JSON says where.
+// When both servers are ready, this script prints their URLs as one line of JSON.
 
 import { auth, requiredScopes } from 'express-oauth2-jwt-bearer';
 import { errors } from 'oidc-provider';
@@ -27,10 +27,17 @@ const server = certifiedServer(authorization.url, {
 });
 authorization.serve(server.handler);
 
-const jwt = [auth({ issuerBaseURL: authorization.url, audience: ORDERS.resource }), requiredScopes(ORDERS.scope)];
+const jwt = [
+  auth({ issuerBaseURL: authorization.url, audience: ORDERS.resource }),
+  requiredScopes(ORDERS.scope),
+];
 const resource = await listen(apiPort);
 resource.serve(api([['/jwt', ...jwt], ['/opaque', server.authenticate]], server.revokeAll));
-ready({ token_url: server.tokenUrl, introspection_url: server.introspectionUrl, api_url: resource.url });
+ready({
+  token_url: server.tokenUrl,
+  introspection_url: server.introspectionUrl,
+  api_url: resource.url,
+});
 
 function getResourceServerInfo(ctx, resource) {
   if (resource !== ORDERS.resource) throw new errors.InvalidTarget();

@@ -1,4 +1,4 @@
-//! The servers of `servers.mjs` and `providers.mjs`, as child processes.
+//! The servers of `servers.mjs` and `providers.mjs` in child processes.
 
 use std::process::Command;
 
@@ -13,20 +13,20 @@ use serde_json::Value;
 
 use crate::process::{Process, script};
 
-/// Stopped on drop.
+/// Servers in one child process, which is killed on drop.
 pub(crate) struct Servers {
     process: Process,
     urls: Value,
-    /// One for all calls: under load, node is slow to accept a connection.
+    /// All control requests share one client: under load, node is slow to accept a connection.
     control: Client<HttpConnector, Empty<Bytes>>,
 }
 
-/// What the servers have seen since they were started.
+/// The requests that the servers received since their start.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) token_requests: u64,
-    pub(crate) api_served: u64,
-    pub(crate) api_refused: u64,
+    pub(crate) api_accepted: u64,
+    pub(crate) api_rejected: u64,
 }
 
 impl Servers {
@@ -34,13 +34,13 @@ impl Servers {
         Self::start_with("servers.mjs", &[])
     }
 
-    /// Token endpoint and API of one provider.
+    /// Starts the token endpoint and the API of one provider.
     pub(crate) fn start_provider(name: &str) -> Self {
         Self::start_with("providers.mjs", &[name.to_owned()])
     }
 
-    /// The same ports, and nothing else of what was before.
-    pub(crate) fn start_again(&mut self) {
+    /// Starts the servers again on the same ports, without their previous state.
+    pub(crate) fn restart(&mut self) {
         let ports = [self.token_url(), self.api_url()]
             .map(|url| url.parse::<Uri>().unwrap().port().unwrap().to_string());
         *self = Self::start_with("servers.mjs", &ports);
@@ -51,7 +51,8 @@ impl Servers {
     }
 
     fn start_with(name: &str, arguments: &[String]) -> Self {
-        let (process, urls) = Process::start(Command::new("node").arg(script(name)).args(arguments), "");
+        let mut command = Command::new("node");
+        let (process, urls) = Process::start(command.arg(script(name)).args(arguments), "");
         Self { process, urls, control: Client::builder(TokioExecutor::new()).build_http() }
     }
 
@@ -63,7 +64,7 @@ impl Servers {
         self.urls["introspection_url"].as_str().unwrap()
     }
 
-    /// Of a provider, it is also what the path of its token endpoint is appended to.
+    /// Returns the URL of the API. For a provider, it is also the base URL of the token endpoint.
     pub(crate) fn api_url(&self) -> &str {
         self.urls["api_url"].as_str().unwrap()
     }
@@ -73,26 +74,26 @@ impl Servers {
         let count = |name: &str| counts[name].as_u64().unwrap();
         Counts {
             token_requests: count("token_requests"),
-            api_served: count("api_served"),
-            api_refused: count("api_refused"),
+            api_accepted: count("api_accepted"),
+            api_rejected: count("api_rejected"),
         }
     }
 
-    /// What a daily limit counts.
+    /// Returns the number of issued tokens, which a daily limit counts.
     pub(crate) async fn tokens_issued(&self) -> u64 {
         self.call(Method::GET, "counts").await["tokens_issued"].as_u64().unwrap()
     }
 
-    /// Destroys every opaque token that was issued so far.
+    /// Revokes all opaque tokens that were issued so far.
     pub(crate) async fn revoke_all(&self) {
         self.call(Method::POST, "revoke-all").await;
     }
 
-    async fn call(&self, method: Method, what: &str) -> Value {
-        let uri = format!("{}/control/{what}", self.api_url());
+    async fn call(&self, method: Method, action: &str) -> Value {
+        let uri = format!("{}/control/{action}", self.api_url());
         let request = Request::builder().method(method).uri(uri).body(Empty::new()).unwrap();
         let response = self.control.request(request).await.unwrap();
-        assert!(response.status().is_success(), "{what}: {}", response.status());
+        assert!(response.status().is_success(), "{action}: {}", response.status());
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! Whoever stops waiting, at whatever point, harms nobody else.
+//! Cancelling one caller, at any point, does not affect the others.
 
 use std::time::Duration;
 
@@ -6,80 +6,82 @@ use http::StatusCode;
 use tokio_test::task;
 use tower::ServiceExt;
 
-use crate::support::{World, get};
+use crate::support::{TestSetup, get};
 
-/// More polls than any request here needs.
-const ENOUGH: usize = 20;
+/// An upper bound for the number of polls that a request in this file needs.
+const MAX_POLLS: usize = 20;
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_the_caller_that_started_the_fetch_at_any_point_leaves_one_fetch_for_the_others() {
-    for polls in 0..ENOUGH {
-        let world = World::new();
-        cancelled_after(polls, &world).await;
-        let (one, other) = tokio::join!(world.get(), world.get());
-        assert_eq!((one.unwrap(), other.unwrap()), (StatusCode::OK, StatusCode::OK), "{polls} polls");
-        assert_eq!(world.issuer.asked(), 1, "{polls} polls");
+async fn cancelling_the_first_caller_leaves_one_fetch() {
+    for polls in 0..MAX_POLLS {
+        let setup = TestSetup::new();
+        cancel_after(polls, &setup).await;
+        let (one, other) = tokio::join!(setup.get(), setup.get());
+        let statuses = (one.unwrap(), other.unwrap());
+        assert_eq!(statuses, (StatusCode::OK, StatusCode::OK), "cancelled after {polls} polls");
+        assert_eq!(setup.source.request_count(), 1, "cancelled after {polls} polls");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_the_caller_that_was_refused_first_at_any_point_leaves_one_refresh_for_the_others() {
-    for polls in 0..ENOUGH {
-        let world = World::with_token().await;
-        world.api.revoke(1);
-        cancelled_after(polls, &world).await;
-        let (one, other) = tokio::join!(world.get(), world.get());
-        assert_eq!((one.unwrap(), other.unwrap()), (StatusCode::OK, StatusCode::OK), "{polls} polls");
-        assert_eq!(world.issuer.asked(), 2, "{polls} polls");
+async fn cancelling_the_first_rejected_caller_leaves_one_refresh() {
+    for polls in 0..MAX_POLLS {
+        let setup = TestSetup::with_token().await;
+        setup.api.revoke(1);
+        cancel_after(polls, &setup).await;
+        let (one, other) = tokio::join!(setup.get(), setup.get());
+        let statuses = (one.unwrap(), other.unwrap());
+        assert_eq!(statuses, (StatusCode::OK, StatusCode::OK), "cancelled after {polls} polls");
+        assert_eq!(setup.source.request_count(), 2, "cancelled after {polls} polls");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_the_leader_while_others_wait_neither_hangs_nor_repeats_the_fetch() {
+async fn cancelling_one_waiter_neither_hangs_nor_repeats_the_fetch() {
     for cancelled in 0..5 {
-        let world = World::new();
-        world.issuer.close_the_door();
-        let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(world.cache.token())).collect();
+        let setup = TestSetup::new();
+        setup.source.hold_requests();
+        let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(setup.cache.token())).collect();
         for waiter in &mut waiting {
             assert!(task::spawn(waiter.as_mut()).poll().is_pending());
         }
         drop(waiting.remove(cancelled));
         tokio::task::yield_now().await;
-        world.issuer.let_in(1);
+        setup.source.release_requests(1);
         for waiter in waiting {
             assert!(waiter.await.is_ok());
         }
-        assert_eq!(world.issuer.asked(), 1);
+        assert_eq!(setup.source.request_count(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_cancelled_the_fetch_still_ends_and_its_token_is_there() {
-    let world = World::new();
-    world.issuer.close_the_door();
-    let mut waiting: Vec<_> = (0..5).map(|_| task::spawn(world.cache.token())).collect();
+async fn fetch_completes_when_all_callers_are_cancelled() {
+    let setup = TestSetup::new();
+    setup.source.hold_requests();
+    let mut waiting: Vec<_> = (0..5).map(|_| task::spawn(setup.cache.token())).collect();
     for waiter in &mut waiting {
         assert!(waiter.poll().is_pending());
     }
     drop(waiting);
-    world.issuer.let_in(1);
+    setup.source.release_requests(1);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(world.cache.current().is_some());
+    assert!(setup.cache.current().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_times_out_gets_its_token_the_next_time() {
-    let world = World::new();
-    world.issuer.close_the_door();
-    assert!(tokio::time::timeout(Duration::from_secs(1), world.get()).await.is_err());
-    world.issuer.let_in(1);
-    assert_eq!(world.get().await.unwrap(), StatusCode::OK);
-    assert_eq!(world.issuer.asked(), 1);
+async fn fetch_of_a_timed_out_caller_serves_the_next_call() {
+    let setup = TestSetup::new();
+    setup.source.hold_requests();
+    assert!(tokio::time::timeout(Duration::from_secs(1), setup.get()).await.is_err());
+    setup.source.release_requests(1);
+    assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
+    assert_eq!(setup.source.request_count(), 1);
 }
 
-/// Polls one request so many times, letting everything else run in between, and drops it.
-async fn cancelled_after(polls: usize, world: &World) {
-    let mut request = task::spawn(world.client.clone().oneshot(get("/")));
+/// Polls one request `polls` times and drops it. All other tasks run between two polls.
+async fn cancel_after(polls: usize, setup: &TestSetup) {
+    let mut request = task::spawn(setup.client.clone().oneshot(get("/")));
     for _ in 0..polls {
         if request.poll().is_ready() {
             break;

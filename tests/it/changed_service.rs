@@ -1,4 +1,4 @@
-//! A retry goes to a service like the one that was called.
+//! The retry uses the same inner service as the first attempt, also after `OAuth::get_mut`.
 
 use std::{
     convert::Infallible,
@@ -9,9 +9,9 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache};
+use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, source_fn};
 
-/// Refuses each request, and writes down its own name.
+/// A service that rejects each request and records its own name.
 #[derive(Clone)]
 struct Named {
     name: &'static str,
@@ -36,17 +36,17 @@ impl Service<Request<()>> for Named {
 }
 
 #[tokio::test]
-async fn a_service_that_was_changed_makes_both_attempts_as_do_its_clones() {
+async fn changed_service_and_its_clones_make_both_attempts() {
     let calls = Arc::<Mutex<Vec<_>>>::default();
     let service = || {
-        let tokens = TokenCache::new(|| async { AccessToken::bearer(fastrand::u64(..).to_string()) });
-        let oauth = OAuthLayer::new(tokens, Origins::of_inner_service());
+        let source = source_fn(|_| async { AccessToken::bearer(fastrand::u64(..).to_string()) });
+        let oauth = OAuthLayer::new(TokenCache::new(source), Origins::without_authority());
         oauth.layer(Named { name: "before", calls: Arc::clone(&calls) })
     };
-    let taken = || std::mem::take(&mut *calls.lock().unwrap());
+    let take_calls = || std::mem::take(&mut *calls.lock().unwrap());
 
     service().oneshot(Request::new(())).await.unwrap();
-    assert_eq!(taken(), ["before"; 2]);
+    assert_eq!(take_calls(), ["before"; 2]);
 
     let changed = || {
         let mut service = service();
@@ -54,8 +54,8 @@ async fn a_service_that_was_changed_makes_both_attempts_as_do_its_clones() {
         service
     };
     changed().oneshot(Request::new(())).await.unwrap();
-    assert_eq!(taken(), ["after"; 2]);
-    #[allow(clippy::redundant_clone)] // it is the clone that is tested
+    assert_eq!(take_calls(), ["after"; 2]);
+    #[allow(clippy::redundant_clone)] // the clone is what this test checks
     changed().clone().oneshot(Request::new(())).await.unwrap();
-    assert_eq!(taken(), ["after"; 2]);
+    assert_eq!(take_calls(), ["after"; 2]);
 }

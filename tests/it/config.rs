@@ -1,4 +1,4 @@
-//! Providers out of a file.
+//! Providers that are configured in a TOML file.
 
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 
@@ -9,28 +9,28 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower::util::BoxCloneService;
 use tower_oauth::{TokenErrorKind, config::ProviderConfig};
 
-use crate::support::after_back_off;
+use crate::support::wait_for_backoff;
 
 fn read(toml: &str) -> Result<ProviderConfig, toml::de::Error> {
     toml::from_str(toml)
 }
 
-/// `extra` goes into the source of a provider that is right otherwise.
+/// Returns a valid configuration with `extra` added to the source of the provider.
 fn grant(extra: &str) -> String {
     format!(
         r#"
-        [source]
-        type = "client_credentials"
-        token_url = "https://as.test/token"
-        client_auth = {{ method = "client_secret_post", client_id = "me", client_secret = "S3CRET" }}
-        {extra}
-        "#
+    [source]
+    type = "client_credentials"
+    token_url = "https://as.test/token"
+    client_auth = {{ method = "client_secret_post", client_id = "me", client_secret = "S3CRET" }}
+    {extra}
+    "#
     )
 }
 
 type Transport = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
 
-/// A transport that answers all requests so, and what it was sent.
+/// Returns a transport that gives the same answer to all requests, and a channel of the requests.
 fn answering(answer: &'static str) -> (Transport, UnboundedReceiver<Request<Full<Bytes>>>) {
     let (sender, requests) = unbounded_channel();
     let transport = tower::service_fn(move |request| {
@@ -41,7 +41,7 @@ fn answering(answer: &'static str) -> (Transport, UnboundedReceiver<Request<Full
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_key_of_a_grant_arrives() {
+async fn every_key_of_a_grant_takes_effect() {
     let config = r#"
         origins = ["https://api.test"]
         refresh_timeout = "1m"
@@ -54,14 +54,19 @@ async fn every_key_of_a_grant_arrives() {
         audience = "https://api.test"
         resource = ["urn:1", "urn:2"]
         parameters = { tenant = "blue" }
-        body = "json"
+        request_format = "json"
         headers = { x-api-key = "K3Y" }
-        response = { access_token = "/data/token", expires_in = "/data/seconds", success = "/ok" }
         timeout = "10s"
         default_lifetime = "1h 30m"
-        renew_at_age = "1d"
+        refresh_at_age = "1d"
+
+        [source.response_format]
+        access_token = "/data/token"
+        expires_in = "/data/seconds"
+        success = "/ok"
     "#;
-    let (transport, mut requests) = answering(r#"{"ok":true,"data":{"token":"T0KEN","seconds":90000}}"#);
+    let answer = r#"{"ok":true,"data":{"token":"T0KEN","seconds":90000}}"#;
+    let (transport, mut requests) = answering(answer);
     let config = read(config).unwrap();
     let cache = config.token_cache_with_transport(transport).unwrap();
     let token = cache.token().await.unwrap();
@@ -72,13 +77,14 @@ async fn every_key_of_a_grant_arrives() {
     assert!(requests.try_recv().is_err());
     tokio::time::advance(Duration::from_secs(1)).await;
     cache.token().await.unwrap();
-    assert!(requests.recv().await.is_some(), "renewed at its age");
+    assert!(requests.recv().await.is_some(), "the token is refreshed at the configured age");
 
     let (head, body) = first.into_parts();
     assert_eq!(head.headers["authorization"], "Basic bWU6UzNDUkVU");
     assert_eq!(head.headers["x-api-key"], "K3Y");
     assert!(head.headers["x-api-key"].is_sensitive());
-    let body: serde_json::Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let expected = serde_json::json!({
         "grant_type": "client_credentials", "scope": "a b", "audience": "https://api.test",
         "resource": ["urn:1", "urn:2"], "tenant": "blue",
@@ -87,9 +93,11 @@ async fn every_key_of_a_grant_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_on_token_requests_arrives_and_so_does_the_name() {
-    let limited =
-        format!("name = 'orders'\ntoken_request_limit = {{ most = 1, period = '1d' }}\n{}", grant(""));
+async fn token_request_limit_and_name_take_effect() {
+    let limited = format!(
+        "name = 'orders'\ntoken_request_limit = {{ most = 1, period = '1d' }}\n{}",
+        grant("")
+    );
     let (transport, mut requests) = answering(r#"{"access_token":"T0KEN","expires_in":3600}"#);
     let cache = read(&limited).unwrap().token_cache_with_transport(transport).unwrap();
     assert!(format!("{cache:?}").contains("orders"), "{cache:?}");
@@ -103,17 +111,20 @@ async fn a_limit_on_token_requests_arrives_and_so_does_the_name() {
 }
 
 #[test]
-fn an_unknown_key_is_an_error_that_names_it() {
+fn unknown_key_is_named_in_the_error() {
     for (config, key) in [
         (grant("scpoe = 'x'"), "scpoe"),
-        (grant("response = { acces_token = '/x' }"), "acces_token"),
+        (grant("response_format = { acces_token = '/x' }"), "acces_token"),
         (grant("[orgins]"), "orgins"),
         (grant("").replace("client_id", "clientid"), "clientid"),
         ("source = { type = 'static_bearer', token = 't', user = 'u' }".into(), "user"),
         ("source = { type = 'token_file', path = 't', reread = '1s' }".into(), "reread"),
-        ("source = { type = 'static_basic', user = 'u', password = { fiel = 'x' } }".into(), "file"),
+        (
+            "source = { type = 'static_basic', user = 'u', password = { fiel = 'x' } }".into(),
+            "file",
+        ),
         ("source = { type = 'password' }".into(), "password"),
-        (grant("body = 'xml'"), "xml"),
+        (grant("request_format = 'xml'"), "xml"),
     ] {
         let error = read(&config).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
@@ -121,18 +132,21 @@ fn an_unknown_key_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_read_is_not_quoted() {
-    for secret in ["12345678", "12345678.5", "true", "['S3CRET']", "{ value = 'S3CRET' }", "{ file = 1 }"] {
+fn invalid_secret_is_not_quoted_in_the_error() {
+    for secret in
+        ["12345678", "12345678.5", "true", "['S3CRET']", "{ value = 'S3CRET' }", "{ file = 1 }"]
+    {
         let config = grant("").replace("\"S3CRET\"", secret);
-        let error = serde_json::to_value(toml::from_str::<toml::Value>(&config).unwrap()).unwrap();
-        let error = serde_json::from_value::<ProviderConfig>(error).unwrap_err().to_string();
+        let config = toml::from_str::<toml::Value>(&config).unwrap();
+        let config = serde_json::to_value(config).unwrap();
+        let error = serde_json::from_value::<ProviderConfig>(config).unwrap_err().to_string();
         assert!(!error.contains("12345678") && !error.contains("S3CRET"), "{error}");
         assert!(!error.is_empty());
     }
 }
 
 #[test]
-fn a_duration_needs_a_unit() {
+fn duration_without_a_unit_is_an_error() {
     for duration in ["30", "'30'", "'-30s'", "'soon'", "''", "{ file = 'x' }", "'1 month'"] {
         let error = read(&grant(&format!("timeout = {duration}"))).unwrap_err().to_string();
         assert!(error.contains("30s") || error.contains("needed"), "{error}");
@@ -143,17 +157,23 @@ fn a_duration_needs_a_unit() {
 }
 
 #[test]
-fn what_a_key_says_is_checked_when_it_is_built() {
+fn invalid_values_are_errors_when_the_cache_is_built() {
     for (config, said) in [
         (grant("issuer = 'https://as.test'"), "either token_url or issuer"),
-        (grant("").replace("token_url = \"https://as.test/token\"", ""), "either token_url or issuer"),
+        (
+            grant("").replace("token_url = \"https://as.test/token\"", ""),
+            "either token_url or issuer",
+        ),
         (grant("").replace("https://as.test", "http://as.test"), "unencrypted"),
-        (grant("response = { access_token = 'x' }"), "JSON Pointer"),
-        (grant("renew_at_age = '1h'\nrenew_before_expiry = '1h'"), "both"),
+        (grant("response_format = { access_token = 'x' }"), "JSON Pointer"),
+        (grant("refresh_at_age = '1h'\nrefresh_before_expiry = '1h'"), "both"),
         (grant("parameters = { client_secret = 'x' }"), "client_secret"),
         (grant("headers = { authorization = 'x' }"), "authorization"),
         (grant("ca_file = '/x'"), "ca_file"),
-        ("source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""), "printable"),
+        (
+            "source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""),
+            "printable",
+        ),
         ("source = { type = 'static_basic', user = 'a:b', password = 'S3CRET' }".into(), "colon"),
     ] {
         let (transport, _) = answering("");
@@ -167,44 +187,46 @@ fn what_a_key_says_is_checked_when_it_is_built() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_file_is_read_again_for_each_token() {
+async fn secret_file_is_read_for_each_token_request() {
     let folder = std::env::temp_dir().join(format!("tower-oauth-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("secret");
-    let config = grant("").replace("\"S3CRET\"", &format!("{{ file = {:?} }}", file.to_str().unwrap()));
+    let file_key = format!("{{ file = {:?} }}", file.to_str().unwrap());
+    let config = grant("").replace("\"S3CRET\"", &file_key);
     let (transport, mut requests) = answering(r#"{"access_token":"T0KEN"}"#);
     let cache = read(&config).unwrap().token_cache_with_transport(transport).unwrap();
 
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
-    after_back_off(&error).await;
+    wait_for_backoff(&error).await;
     for (content, sent) in [("one\n", "client_secret=one"), ("two\r\n", "client_secret=two")] {
         std::fs::write(&file, content).unwrap();
         let token = cache.token().await.unwrap();
         cache.invalidate(token.generation());
-        let body = requests.recv().await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let request = requests.recv().await.unwrap();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&body).ends_with(sent), "{body:?}");
     }
-    for bad in [&b""[..], b"\n", b"\xff\xfe"] {
-        std::fs::write(&file, bad).unwrap();
+    for invalid in [&b""[..], b"\n", b"\xff\xfe"] {
+        std::fs::write(&file, invalid).unwrap();
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Configuration);
-        after_back_off(&error).await;
+        wait_for_backoff(&error).await;
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]
-async fn sources_that_are_no_grants() {
+async fn static_tokens_and_token_files_can_be_configured() {
     let file = std::env::temp_dir().join(format!("tower-oauth-token-{}", std::process::id()));
     std::fs::write(&file, "from-a-file\n").unwrap();
     let config = format!(
         r#"
-        bearer = {{ source = {{ type = "static_bearer", token = "fixed" }} }}
-        basic = {{ source = {{ type = "static_basic", user = "Aladdin", password = "open sesame" }} }}
-        file = {{ source = {{ type = "token_file", path = {:?}, reread_after = "5m" }} }}
-        "#,
+    bearer = {{ source = {{ type = "static_bearer", token = "fixed" }} }}
+    basic = {{ source = {{ type = "static_basic", user = "Aladdin", password = "open sesame" }} }}
+    file = {{ source = {{ type = "token_file", path = {:?}, reread_after = "5m" }} }}
+    "#,
         file.to_str().unwrap()
     );
     let providers: HashMap<String, ProviderConfig> = toml::from_str(&config).unwrap();

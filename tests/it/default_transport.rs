@@ -1,4 +1,4 @@
-//! The ready-made transport of the token request, over real sockets.
+//! The default transport of the token request, over real sockets.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -14,34 +14,38 @@ fn cache(url: String) -> TokenCache {
 }
 
 #[tokio::test]
-async fn it_fetches_a_token() {
+async fn default_transport_fetches_a_token() {
     let authority = Authority::default();
     let cache = cache(format!("http://{}/token", authority.token_endpoint().await));
     assert_eq!(cache.token().await.unwrap().expose_secret(), "T0KEN-1");
 }
 
 #[tokio::test]
-async fn a_closed_port_is_a_transport_error_that_says_so() {
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = cache(format!("http://{port}/token")).token().await.unwrap_err();
+async fn closed_port_is_a_transport_error_with_its_cause() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = cache(format!("http://{address}/token")).token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Transport);
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_speak_tls_is_a_transport_error_that_says_so() {
+async fn server_without_tls_is_a_transport_error_with_its_cause() {
     let plain = serve(|_| std::future::ready(json(200, "{}"))).await;
-    let error = cache(format!("https://localhost:{}/token", plain.port())).token().await.unwrap_err();
+    let cache = cache(format!("https://localhost:{}/token", plain.port()));
+    let error = cache.token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Transport);
     assert!(error.to_string().contains("corrupt message"), "{error}");
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_of_the_token_request_is_not_followed() {
     let authority = Authority::default();
     let target = authority.token_endpoint().await;
     let redirecting = serve(move |_| {
-        let response = Response::builder().status(307).header("location", format!("http://{target}/token"));
+        let location = format!("http://{target}/token");
+        let response = Response::builder().status(307).header("location", location);
         std::future::ready(response.body(Full::<Bytes>::default()).unwrap())
     })
     .await;
@@ -51,7 +55,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_without_an_answer_is_a_transport_error() {
+async fn connection_closed_without_a_response_is_a_transport_error() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -64,14 +68,14 @@ async fn a_connection_that_is_closed_without_an_answer_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn two_runtimes_one_after_the_other_use_the_same_endpoint() {
+async fn one_endpoint_can_be_used_from_several_runtimes() {
     let authority = Authority::default();
     let cache = cache(format!("http://{}/token", authority.token_endpoint().await));
     for number in 1..=3 {
         let same = cache.clone();
         let token = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(same.token()).unwrap()
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap().block_on(same.token()).unwrap()
         });
         let token = token.await.unwrap();
         assert_eq!(token.generation().get(), number);

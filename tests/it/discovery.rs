@@ -1,4 +1,4 @@
-//! From an issuer to its token endpoint.
+//! Discovery of the token endpoint from the metadata of an issuer (RFC 8414, OpenID Connect).
 
 use std::{
     convert::Infallible,
@@ -10,53 +10,59 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::util::BoxCloneService;
-use tower_oauth::{ClientAuth, ClientCredentials, Issuer, TokenCache, TokenEndpoint, TokenErrorKind};
+use tower_oauth::{
+    ClientAuth, ClientCredentials, Issuer, TokenCache, TokenEndpoint, TokenErrorKind,
+};
 
-use crate::support::{after_back_off, lock};
+use crate::support::{lock, wait_for_backoff};
 
 const ISSUER: &str = "https://as.test/tenant";
 const OAUTH: &str = "https://as.test/.well-known/oauth-authorization-server/tenant";
 const OPENID: &str = "https://as.test/tenant/.well-known/openid-configuration";
 const TOKEN: &str = "https://as.test/tenant/token";
 
-/// Answers by URL, 404 otherwise, and notes what was asked for.
+/// An authorization server with one fixed response per URL. All other URLs get a 404.
 #[derive(Clone, Default)]
-struct Server(Arc<Mutex<Inner>>);
+struct Server(Arc<Mutex<ServerState>>);
 
 #[derive(Default)]
-struct Inner {
-    answers: Vec<(&'static str, StatusCode, String)>,
-    asked: Vec<String>,
+struct ServerState {
+    responses: Vec<(&'static str, StatusCode, String)>,
+    requests: Vec<String>,
 }
 
 impl Server {
-    fn answers(&self, url: &'static str, status: u16, body: &Value) {
-        let mut inner = lock(&self.0);
-        inner.answers.retain(|(known, ..)| *known != url);
-        inner.answers.push((url, StatusCode::from_u16(status).unwrap(), body.to_string()));
+    /// Sets the response for a URL.
+    fn respond(&self, url: &'static str, status: u16, body: &Value) {
+        let mut state = lock(&self.0);
+        state.responses.retain(|(known, ..)| *known != url);
+        state.responses.push((url, StatusCode::from_u16(status).unwrap(), body.to_string()));
     }
 
-    /// What was asked for since the last call.
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.0).asked)
+    /// Returns the requests since the last call, each as its method and its URL.
+    fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.0).requests)
     }
 
     fn cache(&self) -> TokenCache {
         let server = self.clone();
         let transport = tower::service_fn(move |request: Request<Full<Bytes>>| {
-            let mut inner = lock(&server.0);
+            let mut state = lock(&server.0);
             let url = request.uri().to_string();
-            let known = inner.answers.iter().find(|(known, ..)| *known == url);
-            let (status, body) = known
-                .map_or((StatusCode::NOT_FOUND, String::new()), |(_, status, body)| (*status, body.clone()));
-            inner.asked.push(format!("{} {url}", request.method()));
+            let known = state.responses.iter().find(|(known, ..)| *known == url);
+            let (status, body) = known.map_or_else(
+                || (StatusCode::NOT_FOUND, String::new()),
+                |(_, status, body)| (*status, body.clone()),
+            );
+            state.requests.push(format!("{} {url}", request.method()));
             std::future::ready(Ok::<_, Infallible>(
                 Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap(),
             ))
         });
         let auth = ClientAuth::client_secret_basic("id", "S3CRET");
         let issuer = Issuer::try_from(ISSUER).unwrap();
-        let endpoint = TokenEndpoint::with_transport(issuer, auth, BoxCloneService::new(transport)).unwrap();
+        let transport = BoxCloneService::new(transport);
+        let endpoint = TokenEndpoint::with_transport(issuer, auth, transport).unwrap();
         TokenCache::new(ClientCredentials::new(endpoint))
     }
 }
@@ -70,47 +76,56 @@ fn token() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_metadata_is_fetched_once_and_remembered() {
+async fn metadata_is_fetched_once_for_many_tokens() {
     let server = Server::default();
-    server.answers(OAUTH, 200, &metadata());
-    server.answers(TOKEN, 200, &token());
+    server.respond(OAUTH, 200, &metadata());
+    server.respond(TOKEN, 200, &token());
     let cache = server.cache();
     let first = cache.token().await.unwrap();
     cache.invalidate(first.generation());
     cache.token().await.unwrap();
-    assert_eq!(server.asked(), [format!("GET {OAUTH}"), format!("POST {TOKEN}"), format!("POST {TOKEN}")]);
+    assert_eq!(
+        server.take_requests(),
+        [format!("GET {OAUTH}"), format!("POST {TOKEN}"), format!("POST {TOKEN}")]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn openid_metadata_will_do() {
+async fn openid_metadata_is_used_without_oauth_metadata() {
     let server = Server::default();
-    server.answers(OPENID, 200, &metadata());
-    server.answers(TOKEN, 200, &token());
+    server.respond(OPENID, 200, &metadata());
+    server.respond(TOKEN, 200, &token());
     server.cache().token().await.unwrap();
-    assert_eq!(server.asked(), [format!("GET {OAUTH}"), format!("GET {OPENID}"), format!("POST {TOKEN}")]);
+    assert_eq!(
+        server.take_requests(),
+        [format!("GET {OAUTH}"), format!("GET {OPENID}"), format!("POST {TOKEN}")]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_of_the_token_endpoint_the_metadata_is_fetched_again() {
+async fn metadata_is_fetched_again_after_a_token_endpoint_failure() {
     let server = Server::default();
-    server.answers(OAUTH, 200, &metadata());
+    server.respond(OAUTH, 200, &metadata());
     let cache = server.cache();
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
-    after_back_off(&error).await;
-    server.answers("https://as.test/moved", 200, &token());
-    server.answers(OAUTH, 200, &json!({ "issuer": ISSUER, "token_endpoint": "https://as.test/moved" }));
+    wait_for_backoff(&error).await;
+    let moved = "https://as.test/moved";
+    server.respond(moved, 200, &token());
+    server.respond(OAUTH, 200, &json!({ "issuer": ISSUER, "token_endpoint": moved }));
     cache.token().await.unwrap();
     let (metadata, moved) = (format!("GET {OAUTH}"), "POST https://as.test/moved".to_owned());
-    assert_eq!(server.asked(), [metadata.clone(), format!("POST {TOKEN}"), metadata, moved]);
+    let expected = [metadata.clone(), format!("POST {TOKEN}"), metadata, moved];
+    assert_eq!(server.take_requests(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_that_the_server_does_not_support_is_an_early_error_and_no_secret_is_sent() {
+async fn unsupported_auth_method_is_an_error_before_a_secret_is_sent() {
     let server = Server::default();
     let mut document = metadata();
-    document["token_endpoint_auth_methods_supported"] = json!(["private_key_jwt", "client_secret_post"]);
-    server.answers(OAUTH, 200, &document);
+    let methods = json!(["private_key_jwt", "client_secret_post"]);
+    document["token_endpoint_auth_methods_supported"] = methods;
+    server.respond(OAUTH, 200, &document);
     let error = server.cache().token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert_eq!(error.endpoint(), Some(ISSUER));
@@ -118,11 +133,11 @@ async fn a_method_that_the_server_does_not_support_is_an_early_error_and_no_secr
         error.to_string().contains("client_secret_basic, but: private_key_jwt, client_secret_post"),
         "{error}"
     );
-    assert_eq!(server.asked(), [format!("GET {OAUTH}")]);
+    assert_eq!(server.take_requests(), [format!("GET {OAUTH}")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_cannot_be_trusted_is_an_error_and_no_secret_is_sent() {
+async fn invalid_metadata_is_an_error_before_a_secret_is_sent() {
     for (document, said) in [
         (
             json!({ "issuer": "https://evil.test", "token_endpoint": TOKEN }),
@@ -137,18 +152,21 @@ async fn metadata_that_cannot_be_trusted_is_an_error_and_no_secret_is_sent() {
         (json!("metadata"), "no issuer"),
     ] {
         let server = Server::default();
-        server.answers(OAUTH, 200, &document);
-        server.answers(TOKEN, 200, &token());
+        server.respond(OAUTH, 200, &document);
+        server.respond(TOKEN, 200, &token());
         let error = server.cache().token().await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
         assert!(error.to_string().contains(said), "{error}");
-        assert_eq!(server.asked(), [format!("GET {OAUTH}")]);
+        assert_eq!(server.take_requests(), [format!("GET {OAUTH}")]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_issuer_without_metadata_is_an_error_that_says_so() {
+async fn issuer_without_metadata_is_an_error_that_names_it() {
     let error = Server::default().cache().token().await.unwrap_err();
-    assert_eq!((error.kind(), error.status()), (TokenErrorKind::Server, Some(StatusCode::NOT_FOUND)));
-    assert!(error.to_string().starts_with("issuer https://as.test/tenant: there is no metadata"), "{error}");
+    assert_eq!(error.kind(), TokenErrorKind::Server);
+    assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
+    let message = error.to_string();
+    let expected = "issuer https://as.test/tenant: there is no metadata";
+    assert!(message.starts_with(expected), "{message}");
 }

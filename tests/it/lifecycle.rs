@@ -1,4 +1,4 @@
-//! Long stretches of time, in a moment.
+//! Requests over a whole day of virtual time.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,21 +7,22 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::{OAuthLayer, Origins};
 
-use crate::support::{API, Body, Plan, World, get};
+use crate::support::{API, Body, Reply, TestSetup, get};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A day of 20 requests a second. Says how many of them waited for a token.
-async fn day(world: &World, mut each: impl FnMut(Instant)) -> usize {
+/// Sends 20 requests a second for one day. Returns the number of requests that waited for a token.
+async fn send_for_a_day(setup: &TestSetup, mut before_each: impl FnMut(Instant)) -> usize {
     let api = tower::service_fn(|request: Request<Body>| {
         assert!(request.headers().contains_key("authorization"));
         std::future::ready(Ok::<_, Infallible>(Response::new(Body::default())))
     });
-    let mut client = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap()).layer(api);
+    let layer = OAuthLayer::new(setup.cache.clone(), Origins::new([API]).unwrap());
+    let mut client = layer.layer(api);
     let start = Instant::now();
     let mut waited = 0;
     while start.elapsed() < DAY {
-        each(start);
+        before_each(start);
         let before = Instant::now();
         client.ready().await.unwrap().call(get("/")).await.unwrap();
         waited += usize::from(before.elapsed() > Duration::ZERO);
@@ -30,58 +31,59 @@ async fn day(world: &World, mut each: impl FnMut(Instant)) -> usize {
     waited
 }
 
-/// A token request takes a while.
-fn slow(world: &World) {
-    world.issuer.takes(Duration::from_millis(300));
+/// Builds a setup in which a token request takes 300 ms.
+fn slow_setup() -> TestSetup {
+    let setup = TestSetup::new();
+    setup.source.set_latency(Duration::from_millis(300));
+    setup
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_with_an_outage_of_a_quarter_of_an_hour_at_the_worst_moment_fails_no_request() {
-    let world = World::new();
-    slow(&world);
+async fn outage_of_a_quarter_of_an_hour_fails_no_request() {
+    let setup = slow_setup();
     let mut outage_from = None;
-    let waited = day(&world, |start| {
-        // The worst moment: when the renewal of a token is due, in the middle of the day.
+    let waited = send_for_a_day(&setup, |start| {
+        // The outage begins at the worst moment: when the token is due for a refresh.
         let noon = start + DAY / 2;
         if outage_from.is_none()
             && Instant::now() > noon
-            && world.cache.current().is_some_and(|token| token.is_stale())
+            && setup.cache.current().is_some_and(|token| token.is_stale())
         {
             outage_from = Some(Instant::now());
         }
-        let out = outage_from.is_some_and(|from| from.elapsed() < Duration::from_secs(15 * 60));
-        world.issuer.is_down(out);
+        let down = outage_from.is_some_and(|from| from.elapsed() < Duration::from_secs(15 * 60));
+        setup.source.set_down(down);
     })
     .await;
     assert!(outage_from.is_some());
-    assert_eq!(waited, 1, "the first");
-    let asked = world.issuer.asked();
-    assert!((24..=60).contains(&asked), "{asked} token requests");
+    assert_eq!(waited, 1, "only the first request waits");
+    let requests = setup.source.request_count();
+    assert!((24..=60).contains(&requests), "{requests} token requests");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_with_tokens_of_a_day_costs_two_of_them() {
-    let world = World::new();
-    world.issuer.plan((0..3).map(|_| Plan::Issue(DAY)));
-    slow(&world);
-    assert_eq!(day(&world, |_| {}).await, 1);
-    assert_eq!(world.issuer.asked(), 2);
+async fn tokens_of_one_day_need_two_token_requests_a_day() {
+    let setup = slow_setup();
+    setup.source.script((0..3).map(|_| Reply::Issue(DAY)));
+    assert_eq!(send_for_a_day(&setup, |_| {}).await, 1);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
+/// A new random number for each request would make an early refresh almost certain.
 #[tokio::test(start_paused = true)]
-async fn chance_is_drawn_once_for_a_token_and_not_with_each_request() {
+async fn refresh_jitter_is_drawn_once_per_token() {
     for _ in 0..20 {
-        let world = World::new();
-        world.issuer.plan([Plan::Issue(Duration::from_secs(1000))]);
-        world.get().await.unwrap();
-        world.issuer.close_the_door();
-        // Stale from 500 to 550 seconds on, by chance.
+        let setup = TestSetup::new();
+        setup.source.script([Reply::Issue(Duration::from_secs(1000))]);
+        setup.get().await.unwrap();
+        setup.source.hold_requests();
+        // The token becomes stale at a random moment between 500 and 550 seconds.
         tokio::time::advance(Duration::from_secs(525)).await;
-        world.get().await.unwrap();
-        let asked = world.issuer.asked();
+        setup.get().await.unwrap();
+        let requests = setup.source.request_count();
         for _ in 0..50 {
-            world.get().await.unwrap();
+            setup.get().await.unwrap();
         }
-        assert_eq!(world.issuer.asked(), asked);
+        assert_eq!(setup.source.request_count(), requests);
     }
 }

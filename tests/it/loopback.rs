@@ -1,4 +1,4 @@
-//! Real servers on loopback: a token endpoint, an API that takes its tokens, and a gRPC service that does.
+//! Real servers on the loopback interface: a token endpoint and an API that accepts its tokens.
 
 use std::{
     collections::BTreeMap,
@@ -24,44 +24,48 @@ use tower_oauth::{ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache
 
 use crate::support::{Body, lock};
 
-/// What the servers on loopback agree on.
+/// The state that the token endpoint and the API share: the valid tokens and two counters.
 #[derive(Clone, Default)]
-pub(crate) struct Authority(Arc<Inner>);
+pub(crate) struct Authority(Arc<AuthorityState>);
 
 #[derive(Default)]
-struct Inner {
-    /// With the moment of their issue.
+struct AuthorityState {
+    /// Each valid token with the instant at which it was issued.
     valid: Mutex<BTreeMap<String, Instant>>,
     token_requests: AtomicUsize,
-    refusals: AtomicUsize,
+    rejections: AtomicUsize,
 }
 
 impl Authority {
+    /// The only registered client: its id and its secret.
     pub(crate) const CLIENT: (&str, &str) = ("my client", "s3cr%t:+ü");
 
     pub(crate) fn revoke_all(&self) {
         lock(&self.0.valid).clear();
     }
 
+    /// Returns the number of tokens issued so far.
     pub(crate) fn token_requests(&self) -> usize {
         self.0.token_requests.load(Ordering::SeqCst)
     }
 
-    /// How often the API said 401.
+    /// Returns the number of requests that the API has rejected so far.
     pub(crate) fn refusals(&self) -> usize {
-        self.0.refusals.load(Ordering::SeqCst)
+        self.0.rejections.load(Ordering::SeqCst)
     }
 
+    /// Returns true if the headers have a valid token. Counts a rejection otherwise.
     pub(crate) fn accepts(&self, headers: &http::HeaderMap) -> bool {
         self.accepts_from_age(Duration::ZERO, headers)
     }
 
-    /// As a replica does that learns of a token so long after its issue.
+    /// Like [`accepts`](Self::accepts), for a replica that learns of a token `lag` after its issue.
     pub(crate) fn accepts_from_age(&self, lag: Duration, headers: &http::HeaderMap) -> bool {
-        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let token = value.strip_prefix("Bearer ").unwrap_or_default();
-        let accepts = lock(&self.0.valid).get(token).is_some_and(|issued| issued.elapsed() >= lag);
-        self.0.refusals.fetch_add(usize::from(!accepts), Ordering::SeqCst);
+        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = value.unwrap_or_default().strip_prefix("Bearer ").unwrap_or_default();
+        let valid = lock(&self.0.valid);
+        let accepts = valid.get(token).is_some_and(|issued| issued.elapsed() >= lag);
+        self.0.rejections.fetch_add(usize::from(!accepts), Ordering::SeqCst);
         accepts
     }
 
@@ -72,17 +76,19 @@ impl Authority {
         token
     }
 
+    /// Issues a token and returns it as the body of a token response (RFC 6749 §5.1).
     pub(crate) fn issue_as_json(&self) -> String {
         let token = self.issue();
         format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#)
     }
 
+    /// Starts a token endpoint.
     pub(crate) async fn token_endpoint(&self) -> SocketAddr {
         let authority = self.clone();
         serve(move |request| {
             let authority = authority.clone();
             async move {
-                if !knows_the_client(&request) {
+                if !is_registered_client(&request) {
                     return json(401, r#"{"error":"invalid_client"}"#);
                 }
                 let form = request.into_body().collect().await.unwrap().to_bytes();
@@ -93,6 +99,7 @@ impl Authority {
         .await
     }
 
+    /// Starts an API that returns the body of each request.
     pub(crate) async fn api(&self) -> SocketAddr {
         let authority = self.clone();
         serve(move |request| {
@@ -110,21 +117,23 @@ impl Authority {
         .await
     }
 
+    /// Returns a cache with a token endpoint of its own.
     pub(crate) async fn cache(&self) -> TokenCache {
         let (id, secret) = Self::CLIENT;
         let url = format!("http://{}/oauth2/token", self.token_endpoint().await);
-        let transport = http1_client();
         let auth = ClientAuth::client_secret_basic(id, secret);
-        TokenCache::new(ClientCredentials::new(TokenEndpoint::with_transport(url, auth, transport).unwrap()))
+        let endpoint = TokenEndpoint::with_transport(url, auth, http1_client()).unwrap();
+        TokenCache::new(ClientCredentials::new(endpoint))
     }
 
-    /// A layer for the API at `address`.
+    /// Returns a layer for the API at `address`.
     pub(crate) async fn layer(&self, address: SocketAddr) -> OAuthLayer {
-        OAuthLayer::new(self.cache().await, Origins::new([format!("http://{address}")]).unwrap())
+        let origins = Origins::new([format!("http://{address}")]).unwrap();
+        OAuthLayer::new(self.cache().await, origins)
     }
 }
 
-fn knows_the_client(request: &Request<Incoming>) -> bool {
+fn is_registered_client(request: &Request<Incoming>) -> bool {
     use base64::{Engine, prelude::BASE64_STANDARD};
 
     let value = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap());
@@ -154,7 +163,7 @@ pub(crate) fn json(status: u16, body: &str) -> Response<Body> {
     response.body(Full::from(body.to_owned())).unwrap()
 }
 
-/// Serves HTTP/1 and HTTP/2 for as long as the test's runtime lives.
+/// Serves HTTP/1 and HTTP/2 until the runtime of the test is dropped.
 pub(crate) async fn serve<F, Fut, B>(handler: F) -> SocketAddr
 where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
@@ -165,8 +174,11 @@ where
     serve_counting(handler, Arc::default()).await
 }
 
-/// [`serve`], counting the connections.
-pub(crate) async fn serve_counting<F, Fut, B>(handler: F, connections: Arc<AtomicUsize>) -> SocketAddr
+/// Like [`serve`], and counts the connections.
+pub(crate) async fn serve_counting<F, Fut, B>(
+    handler: F,
+    connections: Arc<AtomicUsize>,
+) -> SocketAddr
 where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,

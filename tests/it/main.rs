@@ -1,9 +1,17 @@
-//! One binary for all integration tests. Time is virtual wherever there is time; sockets are real wherever there is a wire.
+//! All integration tests in one binary. Tests that depend on time use tokio's paused clock. Tests of
+//! the transport use real sockets on the loopback interface.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unchecked_time_subtraction)] // that is how a test fails
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unchecked_time_subtraction
+)] // a panic is how a test fails
 
+mod blocked_runtime;
 mod cancellation;
 mod changed_service;
+mod chapter_table;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
@@ -15,25 +23,28 @@ mod failures;
 mod faults;
 #[cfg(feature = "tonic")]
 mod grpc;
-mod house;
-mod leases;
+mod layering;
 mod lifecycle;
 mod limit;
 mod loopback;
+mod msrv;
 mod origins;
 mod properties;
 mod readiness;
+mod readme;
 mod recovery;
 mod replay;
 mod runtimes;
 mod secrets;
+#[cfg(feature = "test-util")]
 mod simulation;
 mod single_flight;
 mod size;
 mod stacks;
 mod status;
 mod support;
-mod suspend;
+#[cfg(feature = "test-util")]
+mod system_sleep;
 #[cfg(feature = "default-transport")]
 mod tls;
 mod vectors;

@@ -1,4 +1,4 @@
-//! A token goes where it was meant to go, and nowhere else.
+//! Tokens are sent to the allowed origins only.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,53 +7,57 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_oauth::{OAuthLayer, Origins};
 
-use crate::support::{API, Body, World, bearer, get, lock};
+use crate::support::{API, Body, TestSetup, bearer, get, lock};
 
-fn layer(world: &World) -> OAuthLayer {
-    OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap())
+fn layer(setup: &TestSetup) -> OAuthLayer {
+    OAuthLayer::new(setup.cache.clone(), Origins::new([API]).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_to_another_origin_passes_without_a_token_and_its_401_is_not_recovered() {
-    let world = World::new();
-    for uri in
-        ["https://evil.test/", "http://api.test/", "https://api.test:8443/", "https://api.test.evil.test/"]
-    {
+async fn request_to_another_origin_has_no_token_and_no_retry() {
+    let setup = TestSetup::new();
+    for uri in [
+        "https://evil.test/",
+        "http://api.test/",
+        "https://api.test:8443/",
+        "https://api.test.evil.test/",
+    ] {
         let request = Request::get(uri).body(Body::default()).unwrap();
-        let response = world.client.clone().oneshot(request).await.unwrap();
+        let response = setup.client.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(world.api.transcript(), ["- 401", "- 401", "- 401", "- 401"]);
-    assert_eq!(world.issuer.asked(), 0);
+    assert_eq!(setup.api.transcript(), ["- 401", "- 401", "- 401", "- 401"]);
+    assert_eq!(setup.source.request_count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_the_header_already_is_left_alone_and_not_retried() {
-    let world = World::with_token().await;
+async fn authorization_header_of_the_caller_is_kept_and_not_retried() {
+    let setup = TestSetup::with_token().await;
     let mut request = get("/");
     request.headers_mut().insert("authorization", "Bearer of-the-caller".parse().unwrap());
-    let response = world.client.clone().oneshot(request).await.unwrap();
+    let response = setup.client.clone().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.api.transcript(), ["of-the-caller 401"]);
-    assert!(world.cache.current().is_some(), "and the shared token is not held to be refused");
+    assert_eq!(setup.api.transcript(), ["of-the-caller 401"]);
+    assert!(setup.cache.current().is_some(), "the cached token is not invalidated");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_authority_is_the_inner_services_own() {
-    let world = World::new();
+async fn request_without_authority_gets_a_token() {
+    let setup = TestSetup::new();
     let request = Request::get("/relative").body(Body::default()).unwrap();
-    assert_eq!(world.client.clone().oneshot(request).await.unwrap().status(), StatusCode::OK);
+    let response = setup.client.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_to_another_host_does_not_carry_the_token_and_cannot_cause_a_refresh() {
-    let world = World::with_token().await;
-    let seen = Arc::new(Mutex::new(Vec::new()));
+async fn redirect_to_another_host_has_no_token_and_no_refresh() {
+    let setup = TestSetup::with_token().await;
+    let requests = Arc::new(Mutex::new(Vec::new()));
     let servers = {
-        let seen = Arc::clone(&seen);
+        let requests = Arc::clone(&requests);
         tower::service_fn(move |request: Request<Body>| {
             let host = request.uri().host().unwrap().to_owned();
-            lock(&seen).push((host.clone(), bearer(&request)));
+            lock(&requests).push((host.clone(), bearer(&request)));
             let mut response = Response::new(Body::default());
             if host == "evil.test" {
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -64,18 +68,21 @@ async fn a_redirect_to_another_host_does_not_carry_the_token_and_cannot_cause_a_
             async { Ok::<_, tower::BoxError>(response) }
         })
     };
-    let client =
-        ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(&world)).service(servers);
+    let client = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(layer(&setup))
+        .service(servers);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let token = Some("token-1".to_owned());
-    assert_eq!(*lock(&seen), [("api.test".to_owned(), token), ("evil.test".to_owned(), None)]);
-    assert_eq!(world.issuer.asked(), 1);
-    assert!(world.cache.current().is_some());
+    let expected = [("api.test".to_owned(), token), ("evil.test".to_owned(), None)];
+    assert_eq!(*lock(&requests), expected);
+    assert_eq!(setup.source.request_count(), 1);
+    assert!(setup.cache.current().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_within_the_origin_carries_the_token() {
-    let world = World::with_token().await;
+async fn redirect_within_the_origin_has_the_token() {
+    let setup = TestSetup::with_token().await;
     let servers = tower::service_fn(|request: Request<Body>| async move {
         assert_eq!(bearer(&request).as_deref(), Some("token-1"));
         let mut response = Response::new(Body::default());
@@ -85,15 +92,17 @@ async fn a_redirect_within_the_origin_carries_the_token() {
         }
         Ok::<_, tower::BoxError>(response)
     });
-    let client =
-        ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer(&world)).service(servers);
+    let client = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(layer(&setup))
+        .service(servers);
     assert_eq!(client.oneshot(get("/old")).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_request_without_room_for_the_header_does_not_wait_for_a_token() {
-    let world = World::new();
-    world.issuer.is_down(true);
+async fn request_with_a_full_header_map_does_not_wait_for_a_token() {
+    let setup = TestSetup::new();
+    setup.source.set_down(true);
     let mut full = get("/");
     for number in 0.. {
         let name = HeaderName::try_from(format!("x-{number}")).unwrap();
@@ -101,7 +110,7 @@ async fn a_request_without_room_for_the_header_does_not_wait_for_a_token() {
             break;
         }
     }
-    let answer = world.client.clone().oneshot(full).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.issuer.asked(), 0);
+    let response = setup.client.clone().oneshot(full).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(setup.source.request_count(), 0);
 }

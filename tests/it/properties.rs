@@ -1,4 +1,5 @@
-//! For every input there is: nothing panics, hangs or leaks, and what was set arrives as it was set.
+//! Property tests with random input: nothing panics, hangs or leaks a secret, and each setting is
+//! sent unchanged.
 
 use std::{
     cell::Cell,
@@ -26,8 +27,8 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    AccessToken, BodyFormat, CachedToken, ClientAuth, ClientCredentials, OAuthLayer, Origins, ResponseFormat,
-    TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
+    AccessToken, CachedToken, ClientAuth, ClientCredentials, OAuthLayer, Origins, RequestFormat,
+    ResponseFormat, TokenCache, TokenEndpoint, TokenError, TokenErrorKind, source_fn,
 };
 
 use crate::support::{Body, lock};
@@ -41,11 +42,11 @@ fn for_all<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
     checked.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-fn paused() -> Runtime {
+fn paused_runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
-/// All of Unicode, with much of what a syntax gives a meaning to.
+/// Generates text from all of Unicode, with many characters that have a meaning in some syntax.
 fn text() -> impl Strategy<Value = String> {
     let special = sample::select(
         ":%+&=*-._~ \"\\/?#@\0\t\r\n\u{7f}\u{85}\u{2028}ü€\u{1F511}".chars().collect::<Vec<_>>(),
@@ -53,7 +54,7 @@ fn text() -> impl Strategy<Value = String> {
     vec(prop_oneof![special, any::<char>()], 0..24).prop_map(String::from_iter)
 }
 
-mod answers {
+mod responses {
     use super::*;
 
     const ID: &str = "my:client";
@@ -61,8 +62,8 @@ mod answers {
     const QUERY: &str = "tenant=K3Y-0N3&key=K3Y%2FTW0+x";
     const HEADER: &str = "H3AD3R, value";
 
-    /// Parts of the secrets in each of their forms; none of them occurs in anything else.
-    const MARKS: [&str; 8] =
+    /// A part of each secret, in each encoding. No other generated text contains one of them.
+    const SECRET_PARTS: [&str; 8] =
         ["S3CR3T", "s3cr3t", "K3Y-0N3", "K3Y%2FTW0", "K3Y/TW0", "H3AD3R", "bXklM0FjbGll", "T0KEN"];
 
     #[derive(Clone, Copy, Debug)]
@@ -73,21 +74,28 @@ mod answers {
     }
 
     #[derive(Clone, Debug)]
-    struct Answer {
+    struct ServerResponse {
         status: u16,
         headers: Vec<(HeaderName, Vec<u8>)>,
         body: Bytes,
     }
 
-    fn answer(body: impl Strategy<Value = Bytes>) -> impl Strategy<Value = Answer> {
-        let status =
-            prop_oneof![3 => Just(200), 1 => sample::select(vec![400, 401, 503]), 1 => 100_u16..=999];
+    fn server_response(
+        body: impl Strategy<Value = Bytes>,
+    ) -> impl Strategy<Value = ServerResponse> {
+        let errors = sample::select(vec![400, 401, 503]);
+        let status = prop_oneof![3 => Just(200), 1 => errors, 1 => 100_u16..=999];
         let parts = (status, vec(header(), 0..4), body);
-        parts.prop_map(|(status, headers, body)| Answer { status, headers, body })
+        parts.prop_map(|(status, headers, body)| ServerResponse { status, headers, body })
     }
 
     fn header() -> impl Strategy<Value = (HeaderName, Vec<u8>)> {
-        let name = sample::select(vec![DATE, RETRY_AFTER, CONTENT_TYPE, HeaderName::from_static("x-other")]);
+        let name = sample::select(vec![
+            DATE,
+            RETRY_AFTER,
+            CONTENT_TYPE,
+            HeaderName::from_static("x-other"),
+        ]);
         let known = sample::select(vec![
             "Sat, 31 Jan 2026 12:00:00 GMT",
             "Fri, 31 Dec 9999 23:59:60 GMT",
@@ -100,18 +108,24 @@ mod answers {
             "text/html; charset=\"",
             SECRET_AS_HEADER,
         ]);
-        let garbage = vec(any::<u8>().prop_filter("no header", |byte| *byte >= b' ' && *byte != 0x7f), 0..40);
+        let garbage = vec(
+            any::<u8>()
+                .prop_filter("not allowed in a header", |byte| *byte >= b' ' && *byte != 0x7f),
+            0..40,
+        );
         (name, prop_oneof![known.prop_map(|text| text.as_bytes().to_vec()), garbage])
     }
 
     const SECRET_AS_HEADER: &str = "S3CR3T";
 
-    /// What a server or a proxy may say back, in the forms in which it was told.
-    fn echo() -> impl Strategy<Value = String> {
-        let form = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    /// Generates text in which a server or a proxy repeats a secret, in one of the encodings in which
+    /// the secret was sent.
+    fn echoed_secret() -> impl Strategy<Value = String> {
+        let form =
+            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let percent = |text: &str| form(text).replace('+', "%20");
         let pair = format!("{}:{}", percent(ID), percent(SECRET));
-        let forms = vec![
+        let encodings = vec![
             SECRET.to_owned(),
             form(SECRET),
             percent(SECRET),
@@ -123,7 +137,8 @@ mod answers {
             "K3Y%2FTW0+x".to_owned(),
             HEADER.to_owned(),
         ];
-        (text(), sample::select(forms), text()).prop_map(|(before, form, after)| before + &form + &after)
+        (text(), sample::select(encodings), text())
+            .prop_map(|(before, secret, after)| before + &secret + &after)
     }
 
     fn quoted(text: impl Into<Value>) -> String {
@@ -168,7 +183,7 @@ mod answers {
             3 => sample::select(literals.to_vec()).prop_map(str::to_owned),
             1 => any::<f64>().prop_map(quoted),
             1 => text().prop_map(quoted),
-            2 => echo().prop_map(quoted),
+            2 => echoed_secret().prop_map(quoted),
             1 => sample::select(vec![1_usize, 126, 127, 128, 5_000])
                 .prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
         ];
@@ -180,16 +195,18 @@ mod answers {
         })
     }
 
-    /// A member that is well more often than not, so that the others are looked at.
-    fn member(name: &'static str, well: &'static str) -> impl Strategy<Value = Option<String>> {
-        let value = prop_oneof![12 => Just(well.to_owned()), 2 => json(), 1 => echo().prop_map(quoted)];
+    /// Generates a member that is valid in most cases, so that the other members are parsed as well.
+    fn member(name: &'static str, valid: &'static str) -> impl Strategy<Value = Option<String>> {
+        let echo = echoed_secret().prop_map(quoted);
+        let value = prop_oneof![12 => Just(valid.to_owned()), 2 => json(), 1 => echo];
         option::weighted(0.9, value.prop_map(move |value| format!("\"{name}\":{value}")))
     }
 
-    fn rare(name: &'static str) -> impl Strategy<Value = Option<String>> {
+    fn rare_member(name: &'static str) -> impl Strategy<Value = Option<String>> {
         option::weighted(
             0.15,
-            prop_oneof![json(), echo().prop_map(quoted)].prop_map(move |value| format!("\"{name}\":{value}")),
+            prop_oneof![json(), echoed_secret().prop_map(quoted)]
+                .prop_map(move |value| format!("\"{name}\":{value}")),
         )
     }
 
@@ -197,13 +214,15 @@ mod answers {
         format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(","))
     }
 
-    fn near_json() -> impl Strategy<Value = Bytes> {
+    fn mutated_token_response() -> impl Strategy<Value = Bytes> {
         let enveloped = (
             member("accessToken", "\"T0KEN\""),
             member("accessTokenExpiresAt", "\"2099-01-31T12:00:00.000Z\""),
             member("scope", "true"),
         )
-            .prop_map(|(token, at, scope)| Some(format!("\"data\":{}", object(vec![token, at, scope]))));
+            .prop_map(|(token, at, scope)| {
+                Some(format!("\"data\":{}", object(vec![token, at, scope])))
+            });
         let members = (
             member("access_token", "\"T0KEN\""),
             member("token_type", "\"Bearer\""),
@@ -211,27 +230,31 @@ mod answers {
             member("scope", "\"a b\""),
             member("success", "true"),
             enveloped,
-            rare("error"),
-            rare("error_description"),
-            rare("error_uri"),
-            (rare("message"), rare("access_token")),
+            rare_member("error"),
+            rare_member("error_description"),
+            rare_member("error_uri"),
+            (rare_member("message"), rare_member("access_token")),
         );
         let object = members.prop_flat_map(|(a, b, c, d, e, f, g, h, i, (j, k))| {
             Just(vec![a, b, c, d, e, f, g, h, i, j, k]).prop_shuffle().prop_map(object)
         });
         let whole = object.prop_map(String::into_bytes).boxed();
-        let cut = (whole.clone(), any::<sample::Index>(), any::<u8>()).prop_map(|(mut body, at, byte)| {
-            let at = at.index(body.len());
-            body.truncate(at);
-            body.push(byte);
-            body
-        });
+        let cut = (whole.clone(), any::<sample::Index>(), any::<u8>()).prop_map(
+            |(mut body, at, byte)| {
+                let at = at.index(body.len());
+                body.truncate(at);
+                body.push(byte);
+                body
+            },
+        );
         prop_oneof![9 => whole, 1 => cut].prop_map(Bytes::from)
     }
 
     fn format() -> impl Strategy<Value = ResponseFormat> {
         let enveloped = || {
-            let format = ResponseFormat::default().access_token("/data/accessToken")?.scope("/data/scope")?;
+            let format = ResponseFormat::default()
+                .access_token("/data/accessToken")?
+                .scope("/data/scope")?;
             format
                 .expires_at("/data/accessTokenExpiresAt")?
                 .success("/success")?
@@ -244,7 +267,7 @@ mod answers {
         prop_oneof![Just(Client::Basic), Just(Client::PostForm), Just(Client::PostJson)]
     }
 
-    fn endpoint(client: Client, format: ResponseFormat, answer: Answer) -> TokenEndpoint {
+    fn endpoint(client: Client, format: ResponseFormat, answer: ServerResponse) -> TokenEndpoint {
         let transport = tower::service_fn(move |_: Request<Body>| {
             let mut response = Response::new(Body::from(answer.body.clone()));
             *response.status_mut() = answer.status.try_into().unwrap();
@@ -254,21 +277,24 @@ mod answers {
             async { Ok::<_, Infallible>(response) }
         });
         let (auth, body) = match client {
-            Client::Basic => (ClientAuth::client_secret_basic(ID, SECRET), BodyFormat::Form),
-            Client::PostForm => (ClientAuth::client_secret_post(ID, SECRET), BodyFormat::Form),
-            Client::PostJson => (ClientAuth::client_secret_post(ID, SECRET), BodyFormat::Json),
+            Client::Basic => (ClientAuth::client_secret_basic(ID, SECRET), RequestFormat::Form),
+            Client::PostForm => (ClientAuth::client_secret_post(ID, SECRET), RequestFormat::Form),
+            Client::PostJson => (ClientAuth::client_secret_post(ID, SECRET), RequestFormat::Json),
         };
         let url = format!("https://as.test/token?{QUERY}");
         let endpoint = TokenEndpoint::with_transport(url, auth, transport).unwrap();
-        endpoint.header("x-api-key", HEADER).unwrap().body_format(body).response_format(format)
+        endpoint.header("x-api-key", HEADER).unwrap().request_format(body).response_format(format)
     }
 
-    fn shown(result: &Result<CachedToken, TokenError>) -> String {
+    /// Returns all text that a program can log about a result.
+    fn printed(result: &Result<CachedToken, TokenError>) -> String {
         let error = match result {
-            Ok(token) => return format!("{token:?} {token:#?} {:?} {:?}", **token, token.header_value()),
+            Ok(token) => {
+                return format!("{token:?} {token:#?} {:?} {:?}", **token, token.header_value());
+            }
             Err(error) => error,
         };
-        let mut shown = format!(
+        let mut text = format!(
             "{error} {error:?} {error:#?} {:?} {:?} {:?}",
             error.error_code(),
             error.error_description(),
@@ -276,22 +302,25 @@ mod answers {
         );
         let mut source = error.source();
         while let Some(cause) = source {
-            write!(shown, "{cause} {cause:?} {cause:#?}").unwrap();
+            write!(text, "{cause} {cause:?} {cause:#?}").unwrap();
             source = cause.source();
         }
-        shown
+        text
     }
 
-    fn check(result: &Result<CachedToken, TokenError>, marks: &[&str]) {
-        let shown = shown(result);
-        for mark in marks {
-            assert!(!shown.contains(mark), "{mark} in {shown}");
+    /// Checks that the printed result contains none of the secrets, that a token is a valid header
+    /// value, and that an error message is readable.
+    fn check(result: &Result<CachedToken, TokenError>, secrets: &[&str]) {
+        let printed = printed(result);
+        for secret in secrets {
+            assert!(!printed.contains(secret), "{secret} in {printed}");
         }
         match result {
             Ok(token) => {
                 let value = token.header_value();
                 assert!(value.is_sensitive());
-                let token = value.to_str().expect("a legal header value").strip_prefix("Bearer ").unwrap();
+                let token =
+                    value.to_str().expect("a valid header value").strip_prefix("Bearer ").unwrap();
                 assert!(!token.is_empty() && token.trim() == token, "{token:?}");
                 assert!(token.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{token:?}");
             }
@@ -300,75 +329,86 @@ mod answers {
                 assert_ne!(error.kind(), TokenErrorKind::Timeout, "{message}");
                 assert_ne!(error.kind(), TokenErrorKind::Panicked, "{message}");
                 assert!(!message.contains(char::is_control), "{message:?}");
-                assert!(message.contains("https://as.test/token") || error.endpoint().is_none(), "{message}");
+                assert!(
+                    message.contains("https://as.test/token") || error.endpoint().is_none(),
+                    "{message}"
+                );
             }
         }
     }
 
-    fn holds_for(cases: u32, body: impl Strategy<Value = Bytes>) -> (u32, u32, u32) {
-        let runtime = paused();
+    /// Checks the results of random responses with such bodies. Returns the numbers of tokens, of
+    /// `Rejected` errors and of other errors.
+    fn check_responses(cases: u32, body: impl Strategy<Value = Bytes>) -> (u32, u32, u32) {
+        let runtime = paused_runtime();
         let _guard = runtime.enter();
-        let [granted, refused, others] = [const { Cell::new(0) }; 3];
-        // Base64 of the pair is sent by Basic alone.
-        for_all(cases, (client(), format(), answer(body)), |(client, format, answer)| {
-            let said_back = String::from_utf8_lossy(&answer.body).contains("bXklM0FjbGll");
-            if said_back && !matches!(client, Client::Basic) {
+        let [granted, rejected, others] = [const { Cell::new(0) }; 3];
+        for_all(cases, (client(), format(), server_response(body)), |(client, format, answer)| {
+            // Only HTTP Basic sends the pair in Base64. The other clients do not know that text.
+            let has_base64 = String::from_utf8_lossy(&answer.body).contains("bXklM0FjbGll");
+            if has_base64 && !matches!(client, Client::Basic) {
                 return;
             }
             let cache = TokenCache::new(ClientCredentials::new(endpoint(client, format, answer)));
             let result = runtime.block_on(cache.token());
-            check(&result, &MARKS);
+            check(&result, &SECRET_PARTS);
             let count = match result.map_err(|error| error.kind()) {
                 Ok(_) => &granted,
-                Err(TokenErrorKind::Refused) => &refused,
+                Err(TokenErrorKind::Rejected) => &rejected,
                 Err(_) => &others,
             };
             count.set(count.get() + 1);
         });
-        (granted.get(), refused.get(), others.get())
+        (granted.get(), rejected.get(), others.get())
     }
 
     #[test]
-    fn no_bytes_panic_hang_or_become_a_token() {
-        let (granted, ..) = holds_for(500, vec(any::<u8>(), 0..200).prop_map(Bytes::from));
+    fn random_bytes_are_an_error() {
+        let (granted, ..) = check_responses(500, vec(any::<u8>(), 0..200).prop_map(Bytes::from));
         assert_eq!(granted, 0);
     }
 
     #[test]
-    fn no_mutation_of_a_token_response_panics_hangs_leaks_or_gives_a_token_that_is_no_header_value() {
-        let (granted, refused, others) = holds_for(2_000, near_json());
-        println!("{granted} granted, {refused} refused, {others} other errors");
-        assert!(granted > 50 && refused > 50 && others > 50, "all kinds have been looked at");
+    fn mutated_token_response_is_a_valid_token_or_an_error() {
+        let (granted, rejected, others) = check_responses(2_000, mutated_token_response());
+        println!("{granted} granted, {rejected} rejected, {others} other errors");
+        assert!(granted > 50 && rejected > 50 && others > 50, "each kind of result must occur");
     }
 
     #[test]
-    fn a_secret_that_is_said_back_in_other_white_space_is_hidden() {
-        let runtime = paused();
+    fn secret_echoed_with_other_white_space_is_redacted() {
+        let runtime = paused_runtime();
         let space = sample::select(vec!['\t', '\n', '\u{85}', '\u{a0}', '\u{2028}']);
         for_all(50, (client(), space), |(client, space)| {
             let text = SECRET.replace(' ', &space.to_string());
-            let body = serde_json::json!({"error": "invalid_client", "error_description": text}).to_string();
-            let answer = Answer { status: 400, headers: vec![], body: body.into() };
+            let body = serde_json::json!({"error": "invalid_client", "error_description": text})
+                .to_string();
+            let answer = ServerResponse { status: 400, headers: vec![], body: body.into() };
             let endpoint = endpoint(client, ResponseFormat::default(), answer);
-            let result = runtime.block_on(TokenCache::new(ClientCredentials::new(endpoint)).token());
+            let result =
+                runtime.block_on(TokenCache::new(ClientCredentials::new(endpoint)).token());
             check(&result, &[SECRET]);
         });
     }
 
     #[test]
-    fn a_secret_that_is_part_of_another_hides_both() {
-        let runtime = paused();
-        let echo = sample::select(vec!["K3Y-0N3", "key=K3Y-0N3-TW0", "K3Y-0N3-TW0", "aWQ6SzNZLTBOMw=="]);
+    fn secret_within_another_secret_is_redacted() {
+        let runtime = paused_runtime();
+        let echo =
+            sample::select(vec!["K3Y-0N3", "key=K3Y-0N3-TW0", "K3Y-0N3-TW0", "aWQ6SzNZLTBOMw=="]);
         for_all(50, echo, |echo| {
-            let body = serde_json::json!({"error": "invalid_client", "error_description": echo}).to_string();
+            let body = serde_json::json!({"error": "invalid_client", "error_description": echo})
+                .to_string();
             let transport = tower::service_fn(move |_: Request<Body>| {
-                let response = Response::builder().status(401).body(Body::from(body.clone())).unwrap();
+                let response =
+                    Response::builder().status(401).body(Body::from(body.clone())).unwrap();
                 async { Ok::<_, Infallible>(response) }
             });
             let auth = ClientAuth::client_secret_basic("id", "K3Y-0N3");
             let url = "https://as.test/token?key=K3Y-0N3-TW0";
             let endpoint = TokenEndpoint::with_transport(url, auth, transport).unwrap();
-            let result = runtime.block_on(TokenCache::new(ClientCredentials::new(endpoint)).token());
+            let result =
+                runtime.block_on(TokenCache::new(ClientCredentials::new(endpoint)).token());
             check(&result, &["K3Y-0N3", "TW0", "aWQ6SzNZ", "BOMw"]);
         });
     }
@@ -377,7 +417,7 @@ mod answers {
 mod requests {
     use super::*;
 
-    /// As the token endpoint has it.
+    /// A token request as the token endpoint receives it.
     struct Sent {
         headers: HeaderMap,
         body: Bytes,
@@ -386,12 +426,12 @@ mod requests {
     type Pairs = Vec<(String, String)>;
 
     impl Sent {
-        /// `a` for a parameter that is there once, `a` and `a` for one that is there twice.
-        fn parameters(&self, format: BodyFormat) -> Pairs {
+        /// Returns the parameters, sorted. A repeated parameter occurs once for each value.
+        fn parameters(&self, format: RequestFormat) -> Pairs {
             let mut pairs: Pairs = match format {
-                BodyFormat::Json => {
+                RequestFormat::Json => {
                     let Value::Object(object) = serde_json::from_slice(&self.body).unwrap() else {
-                        panic!("no object")
+                        panic!("not an object")
                     };
                     object.into_iter().flat_map(|(name, value)| strings(name, value)).collect()
                 }
@@ -404,7 +444,8 @@ mod requests {
         fn basic(&self) -> Option<String> {
             let value = self.headers.get(AUTHORIZATION)?;
             assert!(value.is_sensitive());
-            let value = value.to_str().unwrap().strip_prefix("Basic ").expect("no other scheme");
+            let value =
+                value.to_str().unwrap().strip_prefix("Basic ").expect("the scheme is Basic");
             Some(String::from_utf8(BASE64_STANDARD.decode(value).unwrap()).unwrap())
         }
     }
@@ -413,39 +454,46 @@ mod requests {
         match value {
             Value::String(text) => vec![(name, text)],
             Value::Array(values) => {
-                assert!(values.len() > 1, "an array is for more than one");
+                assert!(values.len() > 1, "a single value must not be an array");
                 values.into_iter().flat_map(|value| strings(name.clone(), value)).collect()
             }
             other => panic!("{name} is {other}"),
         }
     }
 
-    fn formats() -> impl Strategy<Value = BodyFormat> {
-        prop_oneof![Just(BodyFormat::Form), Just(BodyFormat::Json)]
+    fn request_format() -> impl Strategy<Value = RequestFormat> {
+        prop_oneof![Just(RequestFormat::Form), Just(RequestFormat::Json)]
     }
 
+    /// Requests a token with these settings, and returns the request.
     fn sent(
         runtime: &Runtime,
         auth: ClientAuth,
-        format: BodyFormat,
-        with: impl FnOnce(ClientCredentials) -> ClientCredentials,
+        format: RequestFormat,
+        settings: impl FnOnce(ClientCredentials) -> ClientCredentials,
     ) -> Sent {
         let request = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&request);
         let transport = tower::service_fn(move |request: Request<Body>| {
-            assert!(lock(&seen).replace(request).is_none(), "one request");
-            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(r#"{"access_token":"T0KEN"}"#))) }
+            assert!(lock(&seen).replace(request).is_none(), "exactly one request is sent");
+            async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(
+                    r#"{"access_token":"T0KEN"}"#,
+                )))
+            }
         });
-        let endpoint = TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap();
-        let grant = with(ClientCredentials::new(endpoint.body_format(format)));
+        let endpoint =
+            TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap();
+        let grant = settings(ClientCredentials::new(endpoint.request_format(format)));
         runtime.block_on(TokenCache::new(grant).token()).unwrap();
         let (head, body) = lock(&request).take().unwrap().into_parts();
         let body = runtime.block_on(body.collect()).unwrap().to_bytes();
         Sent { headers: head.headers, body }
     }
 
-    /// RFC 6749 appendix B, and nothing but what it leaves as it is; a space must not be `+`, which not all servers decode.
-    fn strictly_decoded(text: &str) -> String {
+    /// Decodes the form encoding of RFC 6749 appendix B. Panics if a character should have been
+    /// encoded, or if a space is encoded as `+`, which not all servers decode.
+    fn decode_strictly(text: &str) -> String {
         let bytes = text.as_bytes();
         let mut decoded = Vec::new();
         let mut at = 0;
@@ -477,35 +525,43 @@ mod requests {
     const GRANT: (&str, &str) = ("grant_type", "client_credentials");
 
     #[test]
-    fn every_id_and_secret_survives_basic_which_is_then_the_only_authentication() {
-        let runtime = paused();
-        for_all(300, (text(), text(), formats()), |(id, secret, format)| {
-            let sent =
-                sent(&runtime, ClientAuth::client_secret_basic(&id, secret.as_str()), format, |grant| grant);
+    fn basic_auth_carries_every_id_and_secret() {
+        let runtime = paused_runtime();
+        for_all(300, (text(), text(), request_format()), |(id, secret, format)| {
+            let sent = sent(
+                &runtime,
+                ClientAuth::client_secret_basic(&id, secret.as_str()),
+                format,
+                |grant| grant,
+            );
             let pair = sent.basic().unwrap();
             let (sent_id, sent_secret) = pair.split_once(':').unwrap();
-            assert_eq!((strictly_decoded(sent_id), strictly_decoded(sent_secret)), (id, secret));
+            assert_eq!((decode_strictly(sent_id), decode_strictly(sent_secret)), (id, secret));
             assert_eq!(sent.parameters(format), pairs([GRANT]));
         });
     }
 
     #[test]
-    fn every_id_and_secret_is_in_raw_basic_as_it_is() {
-        let runtime = paused();
+    fn raw_basic_auth_carries_every_id_and_secret_unencoded() {
+        let runtime = paused_runtime();
         for_all(200, (text(), text()), |(id, secret)| {
             let auth = ClientAuth::client_secret_basic_raw(&id, secret.as_str());
-            let sent = sent(&runtime, auth, BodyFormat::Form, |grant| grant);
+            let sent = sent(&runtime, auth, RequestFormat::Form, |grant| grant);
             assert_eq!(sent.basic().unwrap(), format!("{id}:{secret}"));
-            assert_eq!(sent.parameters(BodyFormat::Form), pairs([GRANT]));
+            assert_eq!(sent.parameters(RequestFormat::Form), pairs([GRANT]));
         });
     }
 
     #[test]
-    fn every_id_and_secret_survives_the_body_which_is_then_the_only_authentication() {
-        let runtime = paused();
-        for_all(300, (text(), text(), formats()), |(id, secret, format)| {
-            let sent =
-                sent(&runtime, ClientAuth::client_secret_post(&id, secret.as_str()), format, |grant| grant);
+    fn post_auth_carries_every_id_and_secret() {
+        let runtime = paused_runtime();
+        for_all(300, (text(), text(), request_format()), |(id, secret, format)| {
+            let sent = sent(
+                &runtime,
+                ClientAuth::client_secret_post(&id, secret.as_str()),
+                format,
+                |grant| grant,
+            );
             assert_eq!(sent.basic(), None);
             let expected = [GRANT, ("client_id", &id), ("client_secret", &secret)];
             assert_eq!(sent.parameters(format), pairs(expected));
@@ -513,9 +569,9 @@ mod requests {
     }
 
     #[test]
-    fn every_id_survives_without_any_authentication() {
-        let runtime = paused();
-        for_all(100, (text(), formats()), |(id, format)| {
+    fn client_without_secret_sends_every_id() {
+        let runtime = paused_runtime();
+        for_all(100, (text(), request_format()), |(id, format)| {
             let sent = sent(&runtime, ClientAuth::none(&id), format, |grant| grant);
             assert_eq!(sent.basic(), None);
             assert_eq!(sent.parameters(format), pairs([GRANT, ("client_id", &id)]));
@@ -523,29 +579,36 @@ mod requests {
     }
 
     #[test]
-    fn every_scope_audience_resource_and_parameter_survives() {
-        let runtime = paused();
+    fn every_request_parameter_is_sent_unchanged() {
+        let runtime = paused_runtime();
         let own = (option::of(text()), option::of(text()), vec(text(), 0..4));
         let others = proptest::collection::btree_map(text(), text(), 0..3);
-        for_all(300, (own, others, formats()), |((scope, audience, resources), others, format)| {
-            let auth = ClientAuth::client_secret_basic("id", "secret");
-            let sent = sent(&runtime, auth, format, |mut grant| {
-                if let Some(scope) = &scope {
-                    grant = grant.scope(scope);
-                }
-                if let Some(audience) = &audience {
-                    grant = grant.audience(audience);
-                }
-                grant = resources.iter().fold(grant, ClientCredentials::resource);
-                others.iter().fold(grant, |grant, (name, value)| grant.parameter(name, value).unwrap())
-            });
-            let own = [("scope", &scope), ("audience", &audience)];
-            let own = own.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-            let resources = resources.iter().map(|resource| ("resource", resource.as_str()));
-            let others = others.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            let expected = pairs([GRANT].into_iter().chain(own).chain(resources).chain(others));
-            assert_eq!(sent.parameters(format), expected);
-        });
+        for_all(
+            300,
+            (own, others, request_format()),
+            |((scope, audience, resources), others, format)| {
+                let auth = ClientAuth::client_secret_basic("id", "secret");
+                let sent = sent(&runtime, auth, format, |mut grant| {
+                    if let Some(scope) = &scope {
+                        grant = grant.scope(scope);
+                    }
+                    if let Some(audience) = &audience {
+                        grant = grant.audience(audience);
+                    }
+                    grant = resources.iter().fold(grant, ClientCredentials::resource);
+                    others
+                        .iter()
+                        .fold(grant, |grant, (name, value)| grant.parameter(name, value).unwrap())
+                });
+                let own = [("scope", &scope), ("audience", &audience)];
+                let own =
+                    own.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+                let resources = resources.iter().map(|resource| ("resource", resource.as_str()));
+                let others = others.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let expected = pairs([GRANT].into_iter().chain(own).chain(resources).chain(others));
+                assert_eq!(sent.parameters(format), expected);
+            },
+        );
     }
 }
 
@@ -565,12 +628,12 @@ mod origins {
                 None if self.scheme.eq_ignore_ascii_case("https") => Some(443),
                 None if self.scheme.eq_ignore_ascii_case("http") => Some(80),
                 None => None,
-                // Neither an empty port nor 0 can be told.
+                // An empty port and port 0 match no origin.
                 Some(port) => port.parse().ok().filter(|port| *port != 0),
             }
         }
 
-        fn is(self, other: Self) -> bool {
+        fn has_same_origin(self, other: Self) -> bool {
             self.scheme.eq_ignore_ascii_case(other.scheme)
                 && self.host.eq_ignore_ascii_case(other.host)
                 && self.port().is_some_and(|port| other.port() == Some(port))
@@ -595,14 +658,19 @@ mod origins {
         "[2001:db8::a]",
     ];
 
-    fn server(schemes: &[&'static str], ports: &[&'static str]) -> impl Strategy<Value = Server> + use<> {
-        // The first host most of the time, so that hits are not rare.
+    fn server(
+        schemes: &[&'static str],
+        ports: &[&'static str],
+    ) -> impl Strategy<Value = Server> + use<> {
+        // The first host is chosen in most cases, so that matches are frequent.
         let host = prop_oneof![Just(HOSTS[0]), sample::select(&HOSTS[..])];
-        let server = (sample::select(schemes.to_vec()), host, option::of(sample::select(ports.to_vec())));
+        let server =
+            (sample::select(schemes.to_vec()), host, option::of(sample::select(ports.to_vec())));
         server.prop_map(|(scheme, host, port)| Server { scheme, host, port })
     }
 
-    fn shows_a_token(runtime: &Runtime, origins: Origins, uri: Uri) -> bool {
+    /// Sends a request and returns true if it has the token.
+    fn receives_token(runtime: &Runtime, origins: Origins, uri: Uri) -> bool {
         let seen = Arc::new(Mutex::new(None));
         let api = {
             let seen = Arc::clone(&seen);
@@ -613,36 +681,49 @@ mod origins {
                 async { Ok::<_, Infallible>(Response::new(Body::default())) }
             })
         };
-        let tokens = TokenCache::new(|| async { AccessToken::bearer("T0KEN") });
+        let tokens = TokenCache::new(source_fn(|_| async { AccessToken::bearer("T0KEN") }));
         let mut request = Request::new(Body::default());
         *request.uri_mut() = uri;
         runtime.block_on(OAuthLayer::new(tokens, origins).layer(api).oneshot(request)).unwrap();
-        lock(&seen).take().expect("every request is passed on")
+        lock(&seen).take().expect("each request reaches the inner service")
     }
 
     #[test]
-    fn a_token_is_shown_just_to_the_scheme_host_and_port_that_were_named() {
-        let runtime = paused();
+    fn token_goes_only_to_the_configured_origins() {
+        let runtime = paused_runtime();
         let origins = vec(server(&["http", "https"], &["80", "443", "8443", "65535"]), 1..3);
         let targets = server(
             &["http", "https", "HTTPS", "wss", "ftp"],
             &["80", "443", "8443", "0443", "65535", "65536", "0", "", "4294967739"],
         );
-        let user_infos =
-            ["", "", "", "me@", "me:pw@", "api.test@", "api.test:443@", ":@", "a%40b@", "a@b@", "[::1]@"];
-        let rests = ["", "/", "/v1?x#y", "?q", "/https://api.test/", "?@api.test", "/@api.test:443"];
-        let [shown, kept] = [const { Cell::new(0) }; 2];
-        let inputs = (origins, targets, sample::select(user_infos.to_vec()), sample::select(rests.to_vec()));
-        for_all(2_000, inputs, |(named, target, user, rest)| {
-            // What is no URI cannot be asked for.
+        let user_infos = [
+            "",
+            "",
+            "",
+            "me@",
+            "me:pw@",
+            "api.test@",
+            "api.test:443@",
+            ":@",
+            "a%40b@",
+            "a@b@",
+            "[::1]@",
+        ];
+        let rests =
+            ["", "/", "/v1?x#y", "?q", "/https://api.test/", "?@api.test", "/@api.test:443"];
+        let [attached, skipped] = [const { Cell::new(0) }; 2];
+        let inputs =
+            (origins, targets, sample::select(user_infos.to_vec()), sample::select(rests.to_vec()));
+        for_all(2_000, inputs, |(configured, target, user, rest)| {
+            // An invalid URI cannot be requested.
             let Ok(uri) = target.url(user, rest).parse::<Uri>() else { return };
-            let origins = Origins::new(named.iter().map(|server| server.url("", ""))).unwrap();
-            let expected = named.iter().any(|server| server.is(target));
-            assert_eq!(shows_a_token(&runtime, origins, uri), expected);
-            let count = if expected { &shown } else { &kept };
+            let origins = Origins::new(configured.iter().map(|server| server.url("", ""))).unwrap();
+            let expected = configured.iter().any(|server| server.has_same_origin(target));
+            assert_eq!(receives_token(&runtime, origins, uri), expected);
+            let count = if expected { &attached } else { &skipped };
             count.set(count.get() + 1);
         });
-        println!("{shown:?} shown, {kept:?} kept");
-        assert!(shown.get() > 50 && kept.get() > 50);
+        println!("{attached:?} attached, {skipped:?} skipped");
+        assert!(attached.get() > 50 && skipped.get() > 50);
     }
 }

@@ -1,7 +1,9 @@
-//! `poll_ready` is honoured on both attempts, whatever limits stand above, below and beside.
+//! The layer calls `poll_ready` before both attempts, and works with concurrency limits above it,
+//! below it and on the token transport.
 
 use std::{
     convert::Infallible,
+    fmt::Debug,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,22 +11,26 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
 use tower_oauth::{
-    AccessToken, ClientAuth, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenEndpoint,
+    AccessToken, ClientAuth, ClientCredentials, OAuth, TokenCache, TokenEndpoint, source_fn,
+};
+use tower_test::mock::{self, Mock};
+
+use crate::{
+    recovery::{empty_response, layer},
+    support::{Body, TestSetup, bearer, get, lock},
 };
 
-use crate::support::{API, Body, World, bearer, get, lock};
+/// A deadlock makes a request exceed this time.
+const DEADLOCK: Duration = Duration::from_secs(60);
 
-fn layer(cache: &TokenCache) -> OAuthLayer {
-    OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap())
-}
-
-async fn hundred_at_once<S>(client: S)
+async fn send_100_requests<S>(client: S)
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Error: std::fmt::Debug + Send,
+    S::Error: Debug + Send,
     S::Future: Send,
 {
     let requests: Vec<_> = (0..100)
@@ -34,157 +40,163 @@ where
         })
         .collect();
     for request in requests {
-        let answer = tokio::time::timeout(Duration::from_secs(60), request).await;
-        assert_eq!(answer.expect("no deadlock").unwrap(), StatusCode::OK);
+        let status = timeout(DEADLOCK, request).await.expect("no deadlock");
+        assert_eq!(status.unwrap(), StatusCode::OK);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_one_above_the_layer_neither_panics_nor_deadlocks() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    let client =
-        ServiceBuilder::new().concurrency_limit(1).layer(layer(&world.cache)).service(world.api.service());
-    hundred_at_once(client).await;
-    assert_eq!(world.issuer.asked(), 2);
+async fn limit_of_one_above_the_layer_does_not_deadlock() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    let client = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .layer(layer(&setup.cache))
+        .service(setup.api.service());
+    send_100_requests(client).await;
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_one_below_the_layer_neither_panics_nor_deadlocks() {
+async fn limit_of_one_below_the_layer_does_not_deadlock() {
     for with_token in [true, false] {
-        let world = if with_token { World::with_token().await } else { World::new() };
-        world.api.revoke(1);
-        let limited = ConcurrencyLimitLayer::new(1);
-        let client =
-            ServiceBuilder::new().layer(layer(&world.cache)).layer(limited).service(world.api.service());
-        hundred_at_once(client).await;
-        assert_eq!(world.issuer.asked(), 1 + usize::from(with_token));
+        let setup = if with_token { TestSetup::with_token().await } else { TestSetup::new() };
+        setup.api.revoke(1);
+        let client = ServiceBuilder::new()
+            .layer(layer(&setup.cache))
+            .concurrency_limit(1)
+            .service(setup.api.service());
+        send_100_requests(client).await;
+        assert_eq!(setup.source.request_count(), 1 + usize::from(with_token));
     }
 }
 
+/// The layer must call the service that `poll_ready` made ready. If it called a clone, the kept
+/// service would hold an unused permit, and the clone would wait for a permit forever.
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_was_obtained_is_used_also_when_the_token_has_to_be_fetched_first() {
-    let world = World::new();
-    let limited = ConcurrencyLimitLayer::new(1);
-    let mut service =
-        ServiceBuilder::new().layer(layer(&world.cache)).layer(limited).service(world.api.service());
-    // The service stays, and with it a permit that it had and did not use.
+async fn acquired_permit_is_used_after_waiting_for_a_token() {
+    let setup = TestSetup::new();
+    let mut service = ServiceBuilder::new()
+        .layer(layer(&setup.cache))
+        .concurrency_limit(1)
+        .service(setup.api.service());
     let response = service.ready().await.unwrap().call(get("/"));
-    let answer = tokio::time::timeout(Duration::from_secs(60), response).await;
-    assert_eq!(answer.expect("no deadlock").unwrap().status(), StatusCode::OK);
+    let response = timeout(DEADLOCK, response).await.expect("no deadlock");
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_one_above_and_below_and_a_buffer_and_a_timeout_work_together() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
+async fn limits_buffer_and_timeout_can_be_combined() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
     let client = ServiceBuilder::new()
         .buffer(8)
         .concurrency_limit(1)
-        .layer(layer(&world.cache))
+        .layer(layer(&setup.cache))
         .timeout(Duration::from_secs(10))
         .layer(ConcurrencyLimitLayer::new(1))
-        .service(world.api.service());
-    hundred_at_once(client).await;
-    assert_eq!(world.issuer.asked(), 2);
+        .service(setup.api.service());
+    send_100_requests(client).await;
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_one_on_the_token_transport_neither_panics_nor_deadlocks() {
-    let world = World::new();
-    world.api.accept(1);
-    let transport = ServiceBuilder::new().concurrency_limit(1).service_fn(|_: Request<Full<Bytes>>| async {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(r#"{"access_token":"token-1"}"#)))
-    });
+async fn limit_of_one_on_the_token_transport_does_not_deadlock() {
+    let setup = TestSetup::new();
+    setup.api.accept(1);
+    let transport =
+        ServiceBuilder::new().concurrency_limit(1).service_fn(|_: Request<Full<Bytes>>| async {
+            sleep(Duration::from_millis(10)).await;
+            let body = r#"{"access_token":"token-1"}"#;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(body)))
+        });
     let auth = ClientAuth::client_secret_basic("id", "secret");
     let endpoint = TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap();
     let cache = TokenCache::new(ClientCredentials::new(endpoint));
     for _ in 0..3 {
-        let client = ServiceBuilder::new().layer(layer(&cache)).service(world.api.service());
-        hundred_at_once(client).await;
+        let client = ServiceBuilder::new().layer(layer(&cache)).service(setup.api.service());
+        send_100_requests(client).await;
         cache.invalidate(cache.current().unwrap().generation());
     }
 }
 
-type Mocked = OAuth<tower_test::mock::Mock<Request<Body>, Response<Body>>>;
-type Answering = task::Spawn<<Mocked as Service<Request<Body>>>::Future>;
+type MockService = OAuth<Mock<Request<Body>, Response<Body>>>;
+type MockHandle = mock::Handle<Request<Body>, Response<Body>>;
+type MockResponse = task::Spawn<<MockService as Service<Request<Body>>>::Future>;
 
-/// A request that was refused, has a new token, and waits for an inner service that is not ready.
-async fn refused(cache: &TokenCache) -> (Answering, tower_test::mock::Handle<Request<Body>, Response<Body>>) {
-    let (service, mut api) = tower_test::mock::pair();
+/// Sends a request that is rejected. Returns it when it has a new token and waits for the inner
+/// service, which is not ready for the retry.
+async fn rejected_request(cache: &TokenCache) -> (MockResponse, MockHandle) {
+    let (service, mut api) = mock::pair();
     let mut service = task::spawn(layer(cache).layer(service));
     api.allow(1);
     assert_ready_ok!(service.enter(|cx, mut service| service.poll_ready(cx)));
     let mut response = task::spawn(service.call(get("/")));
     assert_pending!(response.poll());
-    api.next_request().await.unwrap().1.send_response(unauthorized());
-    run(&mut response).await;
+    let (_, responder) = api.next_request().await.unwrap();
+    responder.send_response(empty_response(StatusCode::UNAUTHORIZED));
+    run_until_idle(&mut response).await;
     assert_pending!(task::spawn(api.next_request()).poll());
     (response, api)
 }
 
-/// Lets the request, and the fetch beside it, come as far as they can.
-async fn run(response: &mut Answering) {
+/// Lets the request and the refresh continue as far as possible.
+async fn run_until_idle(response: &mut MockResponse) {
     for _ in 0..10 {
         assert_pending!(response.poll());
         tokio::task::yield_now().await;
     }
 }
 
-fn unauthorized() -> Response<Body> {
-    Response::builder().status(StatusCode::UNAUTHORIZED).body(Body::default()).unwrap()
-}
-
 #[tokio::test(start_paused = true)]
-async fn the_retry_waits_for_readiness_again() {
-    let world = World::with_token().await;
-    let (mut response, mut api) = refused(&world.cache).await;
-    assert_eq!(world.issuer.asked(), 2);
+async fn retry_waits_until_the_inner_service_is_ready() {
+    let setup = TestSetup::with_token().await;
+    let (mut response, mut api) = rejected_request(&setup.cache).await;
+    assert_eq!(setup.source.request_count(), 2);
     api.allow(1);
     assert!(response.is_woken());
     assert_pending!(response.poll());
-    let (request, answer) = api.next_request().await.unwrap();
+    let (request, responder) = api.next_request().await.unwrap();
     assert_eq!(bearer(&request).as_deref(), Some("token-2"));
-    answer.send_response(Response::new(Body::default()));
+    responder.send_response(Response::new(Body::default()));
     assert_eq!(assert_ready_ok!(response.poll()).status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_refused_while_the_retry_waits_for_readiness_is_not_sent() {
-    let world = World::with_token().await;
-    let (mut response, mut api) = refused(&world.cache).await;
-    let second = world.cache.current().unwrap();
+async fn token_rejected_while_the_retry_waits_is_not_sent() {
+    let setup = TestSetup::with_token().await;
+    let (mut response, mut api) = rejected_request(&setup.cache).await;
+    let second = setup.cache.current().unwrap();
     assert_eq!(second.generation().get(), 2);
-    world.cache.invalidate(second.generation());
+    setup.cache.invalidate(second.generation());
     api.allow(1);
-    run(&mut response).await;
-    let (request, answer) = api.next_request().await.unwrap();
+    run_until_idle(&mut response).await;
+    let (request, responder) = api.next_request().await.unwrap();
     assert_eq!(bearer(&request).as_deref(), Some("token-3"));
-    answer.send_response(Response::new(Body::default()));
+    responder.send_response(Response::new(Body::default()));
     assert_eq!(assert_ready_ok!(response.poll()).status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_that_comes_back_while_the_retry_waits_for_readiness_is_not_sent_again() {
+async fn rejected_token_issued_while_the_retry_waits_is_not_sent() {
     let tokens = Arc::new(Mutex::new(vec!["A", "B", "A"].into_iter()));
-    let cache = TokenCache::new(move || {
+    let cache = TokenCache::new(source_fn(move |_| {
         let next = lock(&tokens).next().unwrap();
         async move { AccessToken::bearer(next) }
-    });
+    }));
     cache.token().await.unwrap();
-    let (mut response, mut api) = refused(&cache).await;
+    let (mut response, mut api) = rejected_request(&cache).await;
     cache.invalidate(cache.current().unwrap().generation());
     assert_eq!(cache.token().await.unwrap().expose_secret(), "A");
     api.allow(1);
     let error = assert_ready_err!(response.poll());
-    assert!(error.to_string().contains("gave a refused token again"), "{error}");
+    assert!(error.to_string().contains("gave a rejected token again"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inner_service_that_fails_to_become_ready_for_the_retry_is_an_error() {
-    let world = World::with_token().await;
-    let (mut response, mut api) = refused(&world.cache).await;
-    api.send_error("gone for good");
-    assert!(assert_ready_err!(response.poll()).to_string().contains("gone for good"));
+async fn readiness_error_before_the_retry_is_returned() {
+    let setup = TestSetup::with_token().await;
+    let (mut response, mut api) = rejected_request(&setup.cache).await;
+    api.send_error("connection lost");
+    assert!(assert_ready_err!(response.poll()).to_string().contains("connection lost"));
 }

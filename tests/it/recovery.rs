@@ -1,6 +1,7 @@
-//! A refused token is replaced once, and the caller does not notice.
+//! Recovery from a rejected token: it is replaced once, and the request is sent again.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -8,459 +9,472 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
-use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_oauth::{OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, replay::Never};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, advance, sleep};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_oauth::{
+    OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, replay::NoReplay, source_fn,
+};
+use tower_test::mock::{self, Mock};
 
-use crate::support::{API, Client, Issuer, Plan, World, after_back_off, get, post};
+use crate::support::{
+    API, Body, Client, Reply, ScriptedSource, TestSetup, bearer, get, post, wait_for_backoff,
+};
+
+/// Returns a layer for the API of the tests.
+pub(crate) fn layer(cache: &TokenCache) -> OAuthLayer {
+    OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap())
+}
+
+/// Returns a response with this status and an empty body.
+pub(crate) fn empty_response(status: StatusCode) -> Response<Body> {
+    Response::builder().status(status).body(Body::default()).unwrap()
+}
+
+/// Returns a client of an API that rejects all tokens.
+fn client_of_rejecting_api(setup: &TestSetup) -> OAuth<Client> {
+    layer(&setup.cache).layer(rejecting_api())
+}
+
+fn rejecting_api() -> Client {
+    Client::new(service_fn(|_: Request<Body>| async {
+        Ok::<_, BoxError>(empty_response(StatusCode::UNAUTHORIZED))
+    }))
+}
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_fetches_the_token_and_the_others_reuse_it() {
-    let world = World::new();
+async fn requests_share_one_token() {
+    let setup = TestSetup::new();
     for _ in 0..1000 {
-        assert_eq!(world.get().await.unwrap(), StatusCode::OK);
+        assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
     }
-    assert_eq!(world.issuer.asked(), 1);
-    assert!(world.api.transcript().iter().all(|line| line == "token-1 200"));
+    assert_eq!(setup.source.request_count(), 1);
+    assert!(setup.api.transcript().iter().all(|line| line == "token-1 200"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_and_the_request_sent_once_more_with_all_that_it_had() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    let response = world.client.clone().oneshot(post("a body")).await.unwrap();
+async fn rejected_token_is_replaced_and_the_request_is_repeated() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    let response = setup.client.clone().oneshot(post("a body")).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(world.api.transcript(), ["token-1 401", "token-2 200"]);
-    assert!(world.api.seen().iter().all(|seen| seen.body == "a body"));
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.api.transcript(), ["token-1 401", "token-2 200"]);
+    assert!(setup.api.requests().iter().all(|request| request.body == "a body"));
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_on_a_revoked_token_costs_one_token_request_and_no_caller_sees_the_401() {
-    let world = World::with_token().await;
+async fn thousand_rejections_at_once_cost_one_refresh() {
+    let setup = TestSetup::with_token().await;
     // A second revocation right after the first is recovered in the same way.
     for round in 1..=2 {
-        world.api.revoke(round);
+        setup.api.revoke(round);
         let requests: Vec<_> = (0..1000)
             .map(|_| {
-                let client = world.client.clone();
+                let client = setup.client.clone();
                 tokio::spawn(async move { client.oneshot(get("/")).await.unwrap().status() })
             })
             .collect();
         for request in requests {
             assert_eq!(request.await.unwrap(), StatusCode::OK);
         }
-        assert_eq!(world.issuer.asked(), 1 + round);
+        assert_eq!(setup.source.request_count(), 1 + round);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_late_refusals_of_an_old_token_cost_one_token_request() {
-    let world = World::with_token().await;
-    let old = world.cache.token().await.unwrap().generation();
-    world.api.revoke(1);
+async fn late_rejections_of_an_old_token_cost_one_refresh() {
+    let setup = TestSetup::with_token().await;
+    let old = setup.cache.token().await.unwrap().generation();
+    setup.api.revoke(1);
     for _ in 0..10 {
-        // Each comes when the refresh of the one before has long ended.
-        world.cache.invalidate(old);
-        assert_eq!(world.get().await.unwrap(), StatusCode::OK);
+        // The refresh that the first rejection causes has ended before the next rejection.
+        setup.cache.invalidate(old);
+        assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
     }
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_sent_with_the_old_token_and_refused_late_are_retried_with_the_new_one() {
-    let world = World::with_token().await;
-    let (service, mut api) = tower_test::mock::spawn_with(|service| {
-        let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-        ServiceBuilder::new().layer(layer).service(service)
-    });
-    let service: OAuth<
-        tower_test::mock::Mock<http::Request<crate::support::Body>, http::Response<crate::support::Body>>,
-    > = service.into_inner();
+async fn late_rejections_are_retried_with_the_new_token() {
+    let setup = TestSetup::with_token().await;
+    let (service, mut api) = mock::spawn_with(|service| layer(&setup.cache).layer(service));
+    let service: OAuth<Mock<Request<Body>, Response<Body>>> = service.into_inner();
 
-    let callers: Vec<_> = (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/")))).collect();
-    let mut unanswered = Vec::new();
+    let callers: Vec<_> =
+        (0..10).map(|_| tokio::spawn(service.clone().oneshot(get("/")))).collect();
+    let mut pending_responses = Vec::new();
     api.allow(20);
     for _ in 0..10 {
-        let (request, answer) = api.next_request().await.unwrap();
-        assert_eq!(crate::support::bearer(&request).as_deref(), Some("token-1"));
-        unanswered.push(answer);
+        let (request, response) = api.next_request().await.unwrap();
+        assert_eq!(bearer(&request).as_deref(), Some("token-1"));
+        pending_responses.push(response);
     }
-    for answer in unanswered {
-        answer.send_response(status(StatusCode::UNAUTHORIZED));
-        let (request, answer) = api.next_request().await.unwrap();
-        assert_eq!(crate::support::bearer(&request).as_deref(), Some("token-2"));
-        answer.send_response(status(StatusCode::OK));
+    for response in pending_responses {
+        response.send_response(empty_response(StatusCode::UNAUTHORIZED));
+        let (request, response) = api.next_request().await.unwrap();
+        assert_eq!(bearer(&request).as_deref(), Some("token-2"));
+        response.send_response(empty_response(StatusCode::OK));
     }
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap().status(), StatusCode::OK);
     }
-    assert_eq!(world.issuer.asked(), 2);
-}
-
-fn status(status: StatusCode) -> http::Response<crate::support::Body> {
-    http::Response::builder().status(status).body(crate::support::Body::default()).unwrap()
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_401_is_the_callers_answer() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    world.issuer.plan([Plan::Issue(Issuer::LIFETIME)]);
-    let api = world.api.clone();
-    let revoking = tower::service_fn(move |request| {
+async fn second_rejection_is_returned_to_the_caller() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    setup.source.script([Reply::Issue(ScriptedSource::LIFETIME)]);
+    let api = setup.api.clone();
+    let revoking_api = service_fn(move |request| {
         api.revoke(2);
         let service = api.service();
         async move { service.oneshot(request).await }
     });
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let client = ServiceBuilder::new().layer(layer).service(revoking);
+    let client = layer(&setup.cache).layer(revoking_api);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.api.transcript(), ["token-1 401", "token-2 401"]);
-}
-
-/// An API that takes no token at all.
-fn refusing(world: &World) -> OAuth<Client> {
-    let refusing = tower::service_fn(|_: http::Request<crate::support::Body>| async {
-        Ok::<_, tower::BoxError>(status(StatusCode::UNAUTHORIZED))
-    });
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    ServiceBuilder::new().layer(layer).service(Client::new(refusing))
+    assert_eq!(setup.api.transcript(), ["token-1 401", "token-2 401"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_that_answers_401_to_everything_costs_at_most_ten_tokens_a_minute() {
-    let world = World::new();
-    let client = refusing(&world);
+async fn rejecting_api_costs_at_most_ten_tokens_a_minute() {
+    let setup = TestSetup::new();
+    let client = client_of_rejecting_api(&setup);
     for _ in 0..10_000 {
-        assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-        tokio::time::advance(Duration::from_millis(6)).await;
+        let response = client.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        advance(Duration::from_millis(6)).await;
     }
-    assert!((5..=10).contains(&world.issuer.asked()), "{}", world.issuer.asked());
+    let token_requests = setup.source.request_count();
+    assert!((5..=10).contains(&token_requests), "{token_requests}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_patient_client_of_an_api_that_answers_401_to_everything_does_not_cost_a_token_for_each_request() {
-    let world = World::new();
-    let client = refusing(&world);
+async fn rejecting_api_costs_few_tokens_also_with_slow_requests() {
+    let setup = TestSetup::new();
+    let client = client_of_rejecting_api(&setup);
     for _ in 0..1200 {
         client.clone().oneshot(get("/")).await.unwrap();
-        tokio::time::advance(Duration::from_secs(3)).await;
+        advance(Duration::from_secs(3)).await;
     }
-    assert!((15..=25).contains(&world.issuer.asked()), "{}", world.issuer.asked());
+    let token_requests = setup.source.request_count();
+    assert!((15..=25).contains(&token_requests), "{token_requests}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_on_an_api_that_answers_401_to_everything_counts_as_one_futile_refresh() {
-    let world = World::with_token().await;
-    let client = refusing(&world);
-    let requests: Vec<_> = (0..1000).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
+async fn thousand_rejections_at_once_count_as_one_useless_refresh() {
+    let setup = TestSetup::with_token().await;
+    let client = client_of_rejecting_api(&setup);
+    let requests: Vec<_> =
+        (0..1000).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
     for request in requests {
         assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(world.issuer.asked(), 2);
-    tokio::time::advance(Duration::from_millis(1001)).await;
+    assert_eq!(setup.source.request_count(), 2);
+    advance(Duration::from_millis(1001)).await;
     client.oneshot(get("/")).await.unwrap();
-    assert_eq!(world.issuer.asked(), 3, "after one second and not after two");
+    assert_eq!(setup.source.request_count(), 3, "the breaker must block for 1 s and not for 2 s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_a_replay_does_not_keep_the_others_of_its_storm_from_recovering() {
-    let world = World::with_token().await;
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let upload = layer.clone().replay(Never).layer(world.api.service());
-    let client = layer.layer(world.api.service());
-    world.api.revoke(1);
+async fn request_without_replay_does_not_block_concurrent_retries() {
+    let setup = TestSetup::with_token().await;
+    let upload = layer(&setup.cache).with_replay(NoReplay).layer(setup.api.service());
+    let client = layer(&setup.cache).layer(setup.api.service());
+    setup.api.revoke(1);
     let upload = tokio::spawn(upload.oneshot(post("once")));
-    let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
+    let requests: Vec<_> =
+        (0..100).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
     assert_eq!(upload.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
     for request in requests {
         assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
     }
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
+/// A retry that ends with another error says nothing about the new token, so that the circuit
+/// breaker must not take it for a success.
 #[tokio::test(start_paused = true)]
-async fn retries_that_are_cancelled_or_fail_do_not_make_an_api_that_refuses_everything_cost_more() {
-    for failing in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
-        let world = World::new();
-        let seen = Arc::new(AtomicUsize::new(0));
-        let api = tower::service_fn(move |_: http::Request<crate::support::Body>| {
-            let first = seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
-            let answer = if first { StatusCode::UNAUTHORIZED } else { failing };
-            async move { Ok::<_, tower::BoxError>(status(answer)) }
+async fn failing_retries_do_not_lift_the_limit_on_refreshes() {
+    for failure in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
+        let setup = TestSetup::new();
+        let request_count = Arc::new(AtomicUsize::new(0));
+        let api = service_fn(move |_: Request<Body>| {
+            let is_first = request_count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+            let status = if is_first { StatusCode::UNAUTHORIZED } else { failure };
+            async move { Ok::<_, BoxError>(empty_response(status)) }
         });
-        let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-        let client = ServiceBuilder::new().layer(layer).service(api);
+        let client = layer(&setup.cache).layer(api);
         for _ in 0..600 {
             client.clone().oneshot(get("/")).await.unwrap();
-            tokio::time::advance(Duration::from_millis(90)).await;
+            advance(Duration::from_millis(90)).await;
         }
-        assert!(world.issuer.asked() <= 10, "{}", world.issuer.asked());
+        let token_requests = setup.source.request_count();
+        assert!(token_requests <= 10, "{token_requests}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_origin_that_refuses_everything_does_not_keep_another_from_recovering() {
-    let world = World::with_token().await;
+async fn rejecting_origin_does_not_block_recovery_of_another() {
+    let setup = TestSetup::with_token().await;
     let servers = {
-        let api = world.api.clone();
-        tower::service_fn(move |request: http::Request<crate::support::Body>| {
+        let api = setup.api.clone();
+        service_fn(move |request: Request<Body>| {
             let api = api.clone();
             async move {
                 match request.uri().host() {
                     Some("api.test") => api.service().oneshot(request).await,
-                    _ => Ok(status(StatusCode::UNAUTHORIZED)),
+                    _ => Ok(empty_response(StatusCode::UNAUTHORIZED)),
                 }
             }
         })
     };
-    let origins = Origins::new([API, "https://refusing.test"]).unwrap();
-    let client = ServiceBuilder::new().layer(OAuthLayer::new(world.cache.clone(), origins)).service(servers);
-    let bad = http::Request::get("https://refusing.test/").body(crate::support::Body::default()).unwrap();
-    assert_eq!(client.clone().oneshot(bad).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let origins = Origins::new([API, "https://rejecting.test"]).unwrap();
+    let client = OAuthLayer::new(setup.cache.clone(), origins).layer(servers);
+    let rejected = Request::get("https://rejecting.test/").body(Body::default()).unwrap();
+    let response = client.clone().oneshot(rejected).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     for generation in 1..=3 {
-        world.api.revoke(generation + 1);
+        setup.api.revoke(generation + 1);
         assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_replay_an_api_that_refuses_everything_does_not_cost_a_token_for_each_request() {
-    let world = World::new();
-    let client = refusing(&world).into_inner();
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap()).replay(Never);
-    let client = ServiceBuilder::new().layer(layer).service(client);
+async fn rejecting_api_costs_few_tokens_also_without_replay() {
+    let setup = TestSetup::new();
+    let client = layer(&setup.cache).with_replay(NoReplay).layer(rejecting_api());
     for _ in 0..1000 {
         client.clone().oneshot(get("/")).await.unwrap();
-        tokio::time::advance(Duration::from_millis(10)).await;
+        advance(Duration::from_millis(10)).await;
     }
-    assert_eq!(world.issuer.asked(), 5, "the first, and after 1, 2, 4 and 8 seconds");
+    // The first token request, and those after 1, 2, 4 and 8 seconds.
+    assert_eq!(setup.source.request_count(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_refresh_fails_the_caller_gets_the_original_401_whole() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    world.issuer.plan([Plan::Fail]);
-    let response = world.client.clone().oneshot(get("/")).await.unwrap();
+async fn failed_refresh_returns_the_original_rejection() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    setup.source.script([Reply::Fail]);
+    let response = setup.client.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let (head, body) = response.into_parts();
     let error = head.extensions.get::<TokenError>().unwrap();
-    assert_eq!(error.kind(), TokenErrorKind::Transport, "and learns why it was not recovered");
-    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
-    assert_eq!(body, "answer");
-    after_back_off(error).await;
-    assert_eq!(world.get().await.unwrap(), StatusCode::OK, "and a later request recovers");
+    assert_eq!(error.kind(), TokenErrorKind::Transport, "the response has the refresh error");
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "answer");
+    wait_for_backoff(error).await;
+    assert_eq!(setup.get().await.unwrap(), StatusCode::OK, "a later request recovers");
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_refused_token_is_issued_again_the_caller_gets_the_original_401() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    world.issuer.plan([Plan::SameAgain]);
-    assert_eq!(world.get().await.unwrap(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.api.transcript(), ["token-1 401"], "not sent a second time");
-    assert_eq!(world.issuer.asked(), 2);
+async fn rejected_token_that_is_issued_again_is_not_sent_again() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    setup.source.script([Reply::RepeatLast]);
+    assert_eq!(setup.get().await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(setup.api.transcript(), ["token-1 401"], "the request must not be retried");
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_issued_again_and_again_does_not_cost_a_fetch_for_each_request() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    world.issuer.plan((0..10).map(|_| Plan::SameAgain));
+async fn source_that_repeats_a_rejected_token_costs_one_refresh() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    setup.source.script((0..10).map(|_| Reply::RepeatLast));
     for _ in 0..10 {
-        assert_eq!(world.get().await.unwrap(), StatusCode::UNAUTHORIZED);
+        assert_eq!(setup.get().await.unwrap(), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_issued_again_after_a_passing_refusal_is_taken_again() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    world.issuer.plan([Plan::SameAgain]);
-    assert_eq!(world.get().await.unwrap(), StatusCode::UNAUTHORIZED);
-    world.api.accept(1);
-    assert_eq!(world.get().await.unwrap(), StatusCode::OK);
-    assert_eq!(world.issuer.asked(), 2);
+async fn repeated_token_is_used_again_once_the_api_accepts_it() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    setup.source.script([Reply::RepeatLast]);
+    assert_eq!(setup.get().await.unwrap(), StatusCode::UNAUTHORIZED);
+    setup.api.accept(1);
+    assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_token_is_used_while_it_is_renewed_behind_and_no_request_waits() {
-    let world = World::new();
-    world.issuer.plan([Plan::Issue(Duration::from_secs(100))]);
-    world.get().await.unwrap();
-    tokio::time::advance(Duration::from_secs(56)).await;
-    world.issuer.close_the_door();
+async fn stale_token_is_used_during_its_background_refresh() {
+    let setup = TestSetup::new();
+    setup.source.script([Reply::Issue(Duration::from_secs(100))]);
+    setup.get().await.unwrap();
+    advance(Duration::from_secs(56)).await;
+    setup.source.hold_requests();
     for _ in 0..10 {
-        world.get().await.unwrap();
+        setup.get().await.unwrap();
     }
-    assert_eq!(world.issuer.asked(), 2, "one renewal for all");
-    world.issuer.let_in(1);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    world.get().await.unwrap();
-    let transcript = world.api.transcript();
+    assert_eq!(setup.source.request_count(), 2, "all requests share one refresh");
+    setup.source.release_requests(1);
+    sleep(Duration::from_millis(1)).await;
+    setup.get().await.unwrap();
+    let transcript = setup.api.transcript();
     assert!(transcript[..11].iter().all(|line| line == "token-1 200"), "{transcript:?}");
     assert_eq!(transcript[11], "token-2 200");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_token_is_never_sent() {
-    let world = World::new();
-    world.issuer.plan([Plan::Issue(Duration::from_secs(100))]);
-    world.get().await.unwrap();
-    tokio::time::advance(Duration::from_secs(90)).await;
-    world.get().await.unwrap();
-    assert_eq!(world.api.transcript(), ["token-1 200", "token-2 200"]);
+async fn expired_token_is_not_sent() {
+    let setup = TestSetup::new();
+    setup.source.script([Reply::Issue(Duration::from_secs(100))]);
+    setup.get().await.unwrap();
+    advance(Duration::from_secs(90)).await;
+    setup.get().await.unwrap();
+    assert_eq!(setup.api.transcript(), ["token-1 200", "token-2 200"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_cache_fetches_nothing() {
-    let world = World::with_token().await;
-    tokio::time::sleep(Duration::from_secs(86_400)).await;
-    assert_eq!(world.issuer.asked(), 1);
+async fn idle_cache_makes_no_token_requests() {
+    let setup = TestSetup::with_token().await;
+    sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(setup.source.request_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_leaves_the_token_in_use_and_backs_off() {
-    let world = World::new();
-    world.issuer.plan([Plan::Issue(Duration::from_secs(1000)), Plan::Fail, Plan::Fail]);
-    world.get().await.unwrap();
-    tokio::time::advance(Duration::from_secs(560)).await;
-    let start = tokio::time::Instant::now();
-    while world.issuer.asked() < 4 {
-        assert_eq!(world.get().await.unwrap(), StatusCode::OK);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+async fn failed_background_refresh_keeps_the_token_and_backs_off() {
+    let setup = TestSetup::new();
+    setup.source.script([Reply::Issue(Duration::from_secs(1000)), Reply::Fail, Reply::Fail]);
+    setup.get().await.unwrap();
+    advance(Duration::from_secs(560)).await;
+    let start = Instant::now();
+    while setup.source.request_count() < 4 {
+        assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
+        sleep(Duration::from_millis(100)).await;
     }
+    // One second and then two seconds, each with a jitter of 20 %.
     let took = start.elapsed().as_secs_f64();
-    assert!((2.4..=3.8).contains(&took), "one second and two, a fifth either way: {took}");
-    assert_eq!(world.get().await.unwrap(), StatusCode::OK);
-    assert_eq!(world.api.transcript().last().unwrap(), "token-2 200");
+    assert!((2.4..=3.8).contains(&took), "{took}");
+    assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
+    assert_eq!(setup.api.transcript().last().unwrap(), "token-2 200");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_secret_is_not_asked_for_with_every_request() {
-    let refused = || TokenError::new(TokenErrorKind::Refused, "invalid_client");
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
-    let cache = TokenCache::new(move || {
+async fn wrong_secret_is_not_sent_with_every_request() {
+    let request_count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&request_count);
+    let cache = TokenCache::new(source_fn(move |_| {
         counter.fetch_add(1, Ordering::SeqCst);
-        async move { Err(refused()) }
-    });
-    let start = tokio::time::Instant::now();
+        async { Err(TokenError::new(TokenErrorKind::Rejected, "invalid_client")) }
+    }));
+    let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3600) {
         let error = cache.token().await.unwrap_err();
         assert!(error.next_attempt_in().unwrap() <= Duration::from_secs(4320));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
     }
-    let asked = asked.load(Ordering::SeqCst);
-    assert!((5..=7).contains(&asked), "after 0, 1, 3, 7, 15 and 31 minutes, about: {asked}");
+    // Requests are sent after about 0, 1, 3, 7, 15 and 31 minutes.
+    let token_requests = request_count.load(Ordering::SeqCst);
+    assert!((5..=7).contains(&token_requests), "{token_requests}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_replay_the_401_is_the_answer_and_the_next_request_has_a_new_token() {
-    let world = World::with_token().await;
-    world.api.revoke(1);
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap()).replay(Never);
-    let client = ServiceBuilder::new().layer(layer).service(world.api.service());
-    assert_eq!(client.clone().oneshot(post("b")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(world.issuer.asked(), 1);
+async fn rejection_without_replay_invalidates_the_token() {
+    let setup = TestSetup::with_token().await;
+    setup.api.revoke(1);
+    let client = layer(&setup.cache).with_replay(NoReplay).layer(setup.api.service());
+    let response = client.clone().oneshot(post("b")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(setup.source.request_count(), 1);
     assert_eq!(client.oneshot(post("b")).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(world.api.transcript(), ["token-1 401", "token-2 200"]);
+    assert_eq!(setup.api.transcript(), ["token-1 401", "token-2 200"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_401_for_want_of_a_scope_is_passed_on_and_costs_no_token() {
-    let world = World::with_token().await;
-    let answering = tower::service_fn(|_: http::Request<crate::support::Body>| async {
-        let mut response = status(StatusCode::UNAUTHORIZED);
+async fn insufficient_scope_keeps_the_token() {
+    let setup = TestSetup::with_token().await;
+    let api = service_fn(|_: Request<Body>| async {
+        let mut response = empty_response(StatusCode::UNAUTHORIZED);
         let challenge = "Bearer error=\"insufficient_scope\", scope=\"admin\"";
         response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
-        Ok::<_, tower::BoxError>(response)
+        Ok::<_, BoxError>(response)
     });
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let client = ServiceBuilder::new().layer(layer).service(answering);
+    let client = layer(&setup.cache).layer(api);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(world.cache.current().is_some());
-    assert_eq!(world.issuer.asked(), 1);
+    assert!(setup.cache.current().is_some());
+    assert_eq!(setup.source.request_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_further_status_is_recovered_where_it_is_named() {
-    let world = World::with_token().await;
-    let answering = tower::service_fn(|request: http::Request<crate::support::Body>| async move {
-        let first = crate::support::bearer(&request).as_deref() == Some("token-1");
-        let answer = if first { StatusCode::from_u16(419).unwrap() } else { StatusCode::OK };
-        Ok::<_, tower::BoxError>(status(answer))
+async fn configured_status_is_a_rejection() {
+    let setup = TestSetup::with_token().await;
+    let rejection = StatusCode::from_u16(419).unwrap();
+    let api = service_fn(move |request: Request<Body>| async move {
+        let is_first = bearer(&request).as_deref() == Some("token-1");
+        let status = if is_first { rejection } else { StatusCode::OK };
+        Ok::<_, BoxError>(empty_response(status))
     });
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let layer = layer.refused_status(StatusCode::from_u16(419).unwrap());
-    let client = ServiceBuilder::new().layer(layer).service(answering);
+    let client = layer(&setup.cache).rejection_statuses([rejection]).layer(api);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_statuses_are_passed_on_as_they_are() {
-    let world = World::with_token().await;
+async fn other_statuses_are_not_rejections() {
+    let setup = TestSetup::with_token().await;
     for status in [200, 204, 302, 400, 403, 404, 407, 419, 500, 503] {
-        let answering = tower::service_fn(move |_: http::Request<crate::support::Body>| async move {
-            Ok::<_, tower::BoxError>(self::status(StatusCode::from_u16(status).unwrap()))
+        let api = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, BoxError>(empty_response(StatusCode::from_u16(status).unwrap()))
         });
-        let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-        let client = ServiceBuilder::new().layer(layer).service(answering);
+        let client = layer(&setup.cache).layer(api);
         assert_eq!(client.oneshot(get("/")).await.unwrap().status().as_u16(), status);
     }
-    assert_eq!(world.issuer.asked(), 1);
+    assert_eq!(setup.source.request_count(), 1);
 }
 
+/// Method, URI, version, headers and extensions of the retry are those of the first attempt.
 #[tokio::test(start_paused = true)]
-async fn a_retry_has_method_uri_version_headers_and_extensions_of_the_first_attempt() {
+async fn retry_has_the_request_head_of_the_first_attempt() {
     #[derive(Clone, Debug, PartialEq)]
     struct Marker(u32);
 
-    let world = World::with_token().await;
-    let (service, mut api) =
-        tower_test::mock::pair::<http::Request<crate::support::Body>, http::Response<crate::support::Body>>();
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let client = ServiceBuilder::new().layer(layer).service(service);
-    let mut request = http::Request::builder()
+    let setup = TestSetup::with_token().await;
+    let (service, mut api) = mock::pair::<Request<Body>, Response<Body>>();
+    let client = layer(&setup.cache).layer(service);
+    let mut request = Request::builder()
         .method(Method::PATCH)
         .uri(format!("{API}/a?b=c"))
-        .version(http::Version::HTTP_2)
+        .version(Version::HTTP_2)
         .header("x-many", "1")
         .header("x-many", "2")
-        .body(crate::support::Body::from("body"))
+        .body(Body::from("body"))
         .unwrap();
     request.extensions_mut().insert(Marker(7));
     let caller = tokio::spawn(client.oneshot(request));
 
     api.allow(2);
-    for (token, answer_with) in
+    for (token, status) in
         [("Bearer token-1", StatusCode::UNAUTHORIZED), ("Bearer token-2", StatusCode::OK)]
     {
-        let (request, answer) = api.next_request().await.unwrap();
+        let (request, response) = api.next_request().await.unwrap();
+        let headers = request.headers();
         assert_eq!(request.method(), Method::PATCH);
         assert_eq!(request.uri(), "https://api.test/a?b=c");
-        assert_eq!(request.version(), http::Version::HTTP_2);
-        assert_eq!(request.headers().get_all("x-many").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(request.headers().get_all("authorization").iter().collect::<Vec<_>>(), [token]);
-        assert_eq!(request.headers().len(), 3);
+        assert_eq!(request.version(), Version::HTTP_2);
+        assert_eq!(headers.get_all("x-many").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(headers.get_all("authorization").iter().collect::<Vec<_>>(), [token]);
+        assert_eq!(headers.len(), 3);
         assert_eq!(request.extensions().get(), Some(&Marker(7)));
-        answer.send_response(status(answer_with));
+        response.send_response(empty_response(status));
     }
     assert_eq!(caller.await.unwrap().unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_inner_service_is_passed_on_and_costs_no_token() {
-    let world = World::with_token().await;
-    let failing = tower::service_fn(|_: http::Request<crate::support::Body>| async {
-        Err::<http::Response<crate::support::Body>, _>(std::io::Error::other("connection reset"))
+async fn error_of_the_inner_service_keeps_the_token() {
+    let setup = TestSetup::with_token().await;
+    let failing_api = service_fn(|_: Request<Body>| async {
+        Err::<Response<Body>, _>(io::Error::other("connection reset"))
     });
-    let layer = OAuthLayer::new(world.cache.clone(), Origins::new([API]).unwrap());
-    let error = ServiceBuilder::new().layer(layer).service(failing).oneshot(get("/")).await.unwrap_err();
-    assert!(error.is::<std::io::Error>(), "{error}");
-    assert!(world.cache.current().is_some());
+    let client = layer(&setup.cache).layer(failing_api);
+    let error = client.oneshot(get("/")).await.unwrap_err();
+    assert!(error.is::<io::Error>(), "{error}");
+    assert!(setup.cache.current().is_some());
 }

@@ -1,4 +1,4 @@
-//! No token and no secret is in anything that is shown.
+//! Logs, `Debug` output and errors show no token and no secret.
 
 use std::fmt::{Debug, Write as _};
 
@@ -6,16 +6,18 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, ConfigError, OAuthLayer, Origins, TokenCache,
-    TokenEndpoint, TokenError, TokenErrorKind,
+    AccessToken, ClientAuth, ClientCredentials, ConfigError, Issuer, OAuthLayer, Origins,
+    ResponseFormat, Secret, StaticToken, TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
+    TokenUrl,
 };
 
 use crate::{
     loopback::{Authority, http1_client, http2_client, json, serve},
-    support::Log,
+    support::CapturedLog,
 };
 
-/// The client's secret, form-encoded, and in the header; the tokens; the query of the token URL.
+/// Parts of the client secret (plain, and in a Basic credential), of the tokens, and of the query
+/// of the token URL.
 const SECRETS: &[&str] = &["s3cr", "czNjciV0", "bXklMjBjbGllbnQ6czNjciUyNXQ", "T0KEN", "K3Y"];
 
 fn assert_shows_no_secret(shown: &str) {
@@ -25,8 +27,8 @@ fn assert_shows_no_secret(shown: &str) {
 }
 
 #[tokio::test]
-async fn nothing_that_is_logged_on_the_way_has_a_token_or_a_secret() {
-    let log = Log::default();
+async fn logs_of_all_crates_show_no_secret() {
+    let log = CapturedLog::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
@@ -39,28 +41,30 @@ async fn nothing_that_is_logged_on_the_way_has_a_token_or_a_secret() {
         let api = authority.api().await;
         let client = authority.layer(api).await.layer(client);
         for _ in 0..2 {
-            let request = Request::post(format!("http://{api}/")).body(Full::from("body")).unwrap();
-            assert_eq!(client.clone().oneshot(request).await.unwrap().status(), StatusCode::OK);
+            let request = Request::post(format!("http://{api}/"));
+            let request = request.body(Full::from("body")).unwrap();
+            let response = client.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
             authority.revoke_all();
         }
     }
     let log = log.text();
-    assert!(log.contains("h2::"), "the log has been listened to: {log}");
+    assert!(log.contains("h2::"), "the log of the transport is captured as well: {log}");
     assert_shows_no_secret(&log);
 }
 
 #[tokio::test]
-async fn no_debug_output_has_a_token_or_a_secret() {
+async fn debug_output_shows_no_secret() {
     let mut shown = String::new();
     let mut show = |value: &dyn Debug| write!(shown, "{value:?} {value:#?}").unwrap();
 
     let (id, secret) = Authority::CLIENT;
     let authority = Authority::default();
     let url = format!("http://{}/token?key=K3Y", authority.token_endpoint().await);
-    show(&ClientSecret::from(secret));
-    let auths = [ClientAuth::client_secret_basic(id, secret), ClientAuth::client_secret_post(id, secret)];
-    show(&auths);
-    let [basic, _] = auths;
+    show(&Secret::from(secret));
+    let basic = ClientAuth::client_secret_basic(id, secret);
+    show(&basic);
+    show(&ClientAuth::client_secret_post(id, secret));
     let endpoint = TokenEndpoint::with_transport(url, basic, http1_client()).unwrap();
     show(&endpoint);
     let grant = ClientCredentials::new(endpoint).parameter("api_key", "K3Y").unwrap();
@@ -94,23 +98,28 @@ async fn no_debug_output_has_a_token_or_a_secret() {
 }
 
 #[tokio::test]
-async fn no_error_has_a_token_or_a_secret_even_when_the_server_says_them_back() {
-    let echoes = [
-        json(400, r#"{"error":"invalid_client","error_description":"my client:s3cr%t:+ü is wrong"}"#),
-        json(400, r#"{"error":"s3cr%t:+ü","error_uri":"https://x/?s=s3cr%25t%3A%2B%C3%BC"}"#),
-        json(400, r#"{"error":"x","error_description":"bXklMjBjbGllbnQ6czNjciUyNXQlM0ElMkIlQzMlQkM="}"#),
-        json(200, r#"{"access_token":"T0KEN\u0000"}"#),
-        json(200, r#"{"access_token":"T0KEN","expires_in":"T0KEN"}"#),
-        json(200, r#"{"access_token":"T0KEN"#),
-        json(500, r#"{"message":"T0KEN s3cr%t:+ü"}"#),
+async fn errors_show_no_secret_that_the_server_returns() {
+    let responses = [
+        (400, r#"{"error":"invalid_client","error_description":"my client:s3cr%t:+ü is wrong"}"#),
+        (400, r#"{"error":"s3cr%t:+ü","error_uri":"https://x/?s=s3cr%25t%3A%2B%C3%BC"}"#),
+        (
+            400,
+            r#"{"error":"x","error_description":"bXklMjBjbGllbnQ6czNjciUyNXQlM0ElMkIlQzMlQkM="}"#,
+        ),
+        (200, r#"{"access_token":"T0KEN\u0000"}"#),
+        (200, r#"{"access_token":"T0KEN","expires_in":"T0KEN"}"#),
+        (200, r#"{"access_token":"T0KEN"#),
+        (500, r#"{"message":"T0KEN s3cr%t:+ü"}"#),
     ];
-    for echo in echoes {
-        let address = serve(move |_| std::future::ready(echo.clone())).await;
+    for (status, body) in responses {
+        let response = json(status, body);
+        let address = serve(move |_| std::future::ready(response.clone())).await;
         let (id, secret) = Authority::CLIENT;
         let auth = ClientAuth::client_secret_basic(id, secret);
         let url = format!("http://{address}/token?key=K3Y");
         let endpoint = TokenEndpoint::with_transport(url, auth, http1_client()).unwrap();
-        let error = TokenCache::new(ClientCredentials::new(endpoint)).token().await.unwrap_err();
+        let cache = TokenCache::new(ClientCredentials::new(endpoint));
+        let error = cache.token().await.unwrap_err();
         let mut shown = format!("{error} {error:?} {error:#?}");
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -121,18 +130,21 @@ async fn no_error_has_a_token_or_a_secret_even_when_the_server_says_them_back() 
     }
 }
 
-/// For a person to read: `cargo test --all-features --test it every_message -- --nocapture`.
+/// Prints all messages, so that a person can read them:
+/// `cargo test --all-features --test it every_ -- --nocapture`.
 #[test]
-fn every_message_of_a_token_error_says_what_to_do() {
+fn every_token_error_says_what_to_do() {
     let kinds = [
         TokenErrorKind::Configuration,
         TokenErrorKind::Transport,
         TokenErrorKind::Timeout,
         TokenErrorKind::Server,
-        TokenErrorKind::Refused,
+        TokenErrorKind::Rejected,
         TokenErrorKind::InvalidResponse,
         TokenErrorKind::Panicked,
         TokenErrorKind::Runtime,
+        TokenErrorKind::LimitReached,
+        TokenErrorKind::Closed,
     ];
     for kind in kinds {
         let message = TokenError::new(kind, "this happened").to_string();
@@ -143,27 +155,54 @@ fn every_message_of_a_token_error_says_what_to_do() {
     }
 }
 
-/// For a person to read, too.
+/// Prints all messages, so that a person can read them, as [`every_token_error_says_what_to_do`].
 #[test]
-fn every_message_of_a_config_error_names_what_was_given() {
-    let given = || "what-was-given".to_owned();
-    let reason = "is wrong";
+fn every_config_error_names_the_invalid_value() {
+    let auth = || ClientAuth::client_secret_basic("id", "secret");
+    let url = "https://as.test/token";
+    let endpoint = || TokenEndpoint::with_transport(url, auth(), http1_client()).unwrap();
+    let grant = || ClientCredentials::new(endpoint());
+    let repeated = grant().parameter("the-value", "1").unwrap().parameter("the-value", "2");
     let errors = [
-        ConfigError::TokenUrl { url: given(), reason },
-        ConfigError::InsecureTokenUrl { url: given() },
-        ConfigError::Origin { origin: given(), reason },
-        ConfigError::Parameter { name: given(), reason },
-        ConfigError::Header { name: given(), reason },
-        ConfigError::JsonPointer { pointer: given(), reason },
-        ConfigError::Issuer { issuer: given(), reason },
-        ConfigError::StaticToken { reason: given() },
-        ConfigError::Provider { reason: "has what-was-given" },
-        ConfigError::Certificates { reason: given() },
-        ConfigError::Tls { reason: given() },
+        TokenUrl::try_from("ftp://the-value.test/").unwrap_err(),
+        TokenUrl::try_from("http://the-value.test/").unwrap_err(),
+        Origins::new(["the-value"]).unwrap_err(),
+        repeated.unwrap_err(),
+        endpoint().header("the-value:", "1").unwrap_err(),
+        ResponseFormat::default().access_token("the-value").unwrap_err(),
+        Issuer::try_from("http://the-value.test").unwrap_err(),
     ];
+    let kinds = errors.each_ref().map(std::mem::discriminant);
+    assert!((1..kinds.len()).all(|end| !kinds[..end].contains(&kinds[end])), "{errors:?}");
     for error in errors {
         println!("{error}");
-        assert!(error.to_string().contains("what-was-given"), "{error}");
+        assert!(error.to_string().contains("the-value"), "{error}");
     }
+
+    let user_with_colon = StaticToken::basic("a:b", "secret").unwrap_err();
+    println!("{user_with_colon}");
+    assert!(matches!(user_with_colon, ConfigError::StaticToken { .. }), "{user_with_colon:?}");
+    assert!(user_with_colon.to_string().contains("colon"), "{user_with_colon}");
+
+    #[cfg(feature = "default-transport")]
+    {
+        let garbage = TokenEndpoint::new_trusting(url, auth(), "garbage").unwrap_err();
+        println!("{garbage}");
+        assert!(matches!(garbage, ConfigError::Certificates { .. }), "{garbage:?}");
+        assert!(garbage.to_string().contains("no certificate"), "{garbage}");
+    }
+
+    #[cfg(feature = "config")]
+    {
+        let toml = "[source]\ntype = 'client_credentials'\n\
+                    client_auth = { method = 'client_secret_post', client_id = 'id', \
+                    client_secret = 'secret' }";
+        let provider: tower_oauth::config::ProviderConfig = toml::from_str(toml).unwrap();
+        let no_url = provider.token_cache_with_transport(http1_client()).unwrap_err();
+        println!("{no_url}");
+        assert!(matches!(no_url, ConfigError::Provider { .. }), "{no_url:?}");
+        assert!(no_url.to_string().contains("either token_url or issuer"), "{no_url}");
+    }
+
     println!("{}", ConfigError::NoOrigin);
 }

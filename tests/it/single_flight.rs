@@ -1,154 +1,158 @@
-//! One fetch for everybody who waits, whatever comes of it.
+//! Single flight: all callers that wait share one refresh and its result.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
+use tokio::{task::yield_now, time::sleep};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_oauth::{TokenCache, TokenErrorKind};
+use tower::{Layer, Service};
+use tower_oauth::{
+    AccessToken, CachedToken, ClientAuth, ClientCredentials, ConfigError, OAuth, OAuthLayer,
+    Origins, TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
+};
 
-use crate::support::{Api, Issuer, Plan, World, after_back_off};
+use crate::{
+    recovery::layer,
+    support::{FakeApi, Reply, ScriptedSource, TestSetup, get, wait_for_backoff},
+};
 
 #[tokio::test(start_paused = true)]
-async fn all_who_wait_share_one_fetch_and_its_token() {
-    let world = World::new();
-    world.issuer.close_the_door();
-    let waiting: Vec<_> = (0..100)
+async fn waiting_callers_share_one_refresh() {
+    let setup = TestSetup::new();
+    setup.source.hold_requests();
+    let waiters: Vec<_> = (0..100)
         .map(|_| {
-            let cache = world.cache.clone();
+            let cache = setup.cache.clone();
             tokio::spawn(async move { cache.token().await.unwrap().generation().get() })
         })
         .collect();
-    tokio::task::yield_now().await;
-    world.issuer.let_in(1);
-    for waiter in waiting {
+    yield_now().await;
+    setup.source.release_requests(1);
+    for waiter in waiters {
         assert_eq!(waiter.await.unwrap(), 1);
     }
-    assert_eq!(world.issuer.asked(), 1);
+    assert_eq!(setup.source.request_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_there_is_given_at_once() {
-    let world = World::with_token().await;
-    assert!(assert_ready!(task::spawn(world.cache.token()).poll()).is_ok());
-    assert_eq!(world.issuer.asked(), 1);
+async fn cached_token_is_returned_immediately() {
+    let setup = TestSetup::with_token().await;
+    assert!(assert_ready!(task::spawn(setup.cache.token()).poll()).is_ok());
+    assert_eq!(setup.source.request_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_fetched_before_somebody_asks() {
-    let world = World::new();
-    let token = world.cache.token();
-    tokio::time::sleep(Duration::from_secs(86_400)).await;
-    assert!(world.cache.current().is_none());
+async fn unpolled_future_makes_no_token_request() {
+    let setup = TestSetup::new();
+    let token = setup.cache.token();
+    sleep(Duration::from_secs(86_400)).await;
+    assert!(setup.cache.current().is_none());
     drop(token);
-    assert_eq!(world.issuer.asked(), 0);
+    assert_eq!(setup.source.request_count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_shared_by_all_who_wait_and_by_those_who_come_during_the_back_off() {
-    let world = World::new();
-    world.issuer.plan([Plan::Fail]);
-    world.issuer.close_the_door();
-    let mut waiting: Vec<_> = (0..10).map(|_| task::spawn(world.cache.token())).collect();
-    for waiter in &mut waiting {
+async fn error_is_shared_by_waiters_and_by_callers_in_the_backoff() {
+    let setup = TestSetup::new();
+    setup.source.script([Reply::Fail]);
+    setup.source.hold_requests();
+    let mut waiters: Vec<_> = (0..10).map(|_| task::spawn(setup.cache.token())).collect();
+    for waiter in &mut waiters {
         assert_pending!(waiter.poll());
     }
-    world.issuer.let_in(1);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    for waiter in &mut waiting {
+    setup.source.release_requests(1);
+    sleep(Duration::from_millis(1)).await;
+    for waiter in &mut waiters {
         let error = assert_ready!(waiter.poll()).unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Transport);
     }
-    assert_eq!(world.issuer.asked(), 1);
-    let error = world.cache.token().await.unwrap_err();
-    assert_eq!(world.issuer.asked(), 1, "nor is it asked for again at once");
-    after_back_off(&error).await;
-    world.issuer.let_in(1);
-    assert!(world.cache.token().await.is_ok());
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 1);
+    let error = setup.cache.token().await.unwrap_err();
+    assert_eq!(setup.source.request_count(), 1, "the back-off must prevent a token request");
+    wait_for_backoff(&error).await;
+    setup.source.release_requests(1);
+    assert!(setup.cache.token().await.is_ok());
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_token_in_use_can_be_invalidated() {
-    let world = World::with_token().await;
-    let first = world.cache.current().unwrap();
-    assert!(world.cache.invalidate(first.generation()));
-    assert!(!world.cache.invalidate(first.generation()), "it is out of use already");
-    let second = world.cache.token().await.unwrap();
+async fn only_the_current_token_can_be_invalidated() {
+    let setup = TestSetup::with_token().await;
+    let first = setup.cache.current().unwrap();
+    assert!(setup.cache.invalidate(first.generation()));
+    assert!(!setup.cache.invalidate(first.generation()), "the token is already invalidated");
+    let second = setup.cache.token().await.unwrap();
     assert!(second.generation() > first.generation());
-    assert!(!world.cache.invalidate(first.generation()), "a newer one is in use");
-    assert_eq!(world.cache.current().unwrap().generation(), second.generation());
+    assert!(!setup.cache.invalidate(first.generation()), "the cache has a newer token");
+    assert_eq!(setup.cache.current().unwrap().generation(), second.generation());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_refused_before_a_waiter_woke_is_not_given_to_it() {
-    let world = World::new();
-    world.issuer.close_the_door();
-    let mut waiter = task::spawn(world.cache.token());
+async fn token_rejected_before_a_waiter_wakes_is_not_returned() {
+    let setup = TestSetup::new();
+    setup.source.hold_requests();
+    let mut waiter = task::spawn(setup.cache.token());
     assert_pending!(waiter.poll());
-    world.issuer.let_in(2);
-    let first = world.cache.token().await.unwrap();
-    world.cache.invalidate(first.generation());
+    setup.source.release_requests(2);
+    let first = setup.cache.token().await.unwrap();
+    setup.cache.invalidate(first.generation());
     let token = waiter.await.unwrap();
     assert_eq!(token.generation().get(), 2);
-    assert_eq!(world.issuer.asked(), 2);
+    assert_eq!(setup.source.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_has_expired_on_arrival_is_an_error() {
-    for lifetime in [Duration::ZERO, Duration::from_nanos(0)] {
-        let world = World::new();
-        world.issuer.plan([Plan::Issue(lifetime)]);
-        let error = world.cache.token().await.unwrap_err();
-        assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
-        assert!(error.to_string().contains("expired"), "{error}");
-        assert!(world.cache.current().is_none());
-    }
+async fn token_that_is_expired_on_arrival_is_an_error() {
+    let setup = TestSetup::new();
+    setup.source.script([Reply::Issue(Duration::ZERO)]);
+    let error = setup.cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+    assert!(error.to_string().contains("expired"), "{error}");
+    assert!(setup.cache.current().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_wakes_after_the_expiry_looks_once_more_and_no_more_than_that() {
-    let world = World::new();
-    world.issuer.plan([Plan::Issue(Duration::from_secs(1)), Plan::Issue(Duration::from_secs(1))]);
-    let mut waiter = task::spawn(world.cache.token());
-    for asked in 1..=2 {
+async fn waiter_that_wakes_after_the_expiry_retries_once() {
+    let setup = TestSetup::new();
+    let short = || Reply::Issue(Duration::from_secs(1));
+    setup.source.script([short(), short()]);
+    let mut waiter = task::spawn(setup.cache.token());
+    for request_count in 1..=2 {
         assert_pending!(waiter.poll());
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(world.issuer.asked(), asked);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(setup.source.request_count(), request_count);
     }
     let error = assert_ready!(waiter.poll()).unwrap_err();
     assert!(error.to_string().contains("lifetime is too short"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_share_the_token_and_caches_do_not() {
-    let world = World::with_token().await;
-    assert_eq!(world.cache.clone().token().await.unwrap().generation().get(), 1);
-    let api = Api::default();
-    let other = TokenCache::new(Issuer::new(&api));
+async fn clones_share_a_token_and_separate_caches_do_not() {
+    let setup = TestSetup::with_token().await;
+    assert_eq!(setup.cache.clone().token().await.unwrap().generation().get(), 1);
+    let other = TokenCache::new(ScriptedSource::new(&FakeApi::default()));
     assert!(other.current().is_none());
 }
 
 #[test]
 fn handles_can_be_shared_between_threads() {
-    fn is<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
-    is::<TokenCache>();
-    is::<tower_oauth::CachedToken>();
-    is::<tower_oauth::AccessToken>();
-    is::<tower_oauth::TokenError>();
-    is::<tower_oauth::ConfigError>();
-    is::<tower_oauth::TokenEndpoint>();
-    is::<tower_oauth::ClientCredentials>();
-    is::<tower_oauth::ClientAuth>();
-    is::<tower_oauth::Origins>();
-    is::<tower_oauth::OAuthLayer>();
-    is::<tower_oauth::OAuth<()>>();
+    fn assert_shareable<T: Send + Sync + Clone + Debug + 'static>() {}
+    assert_shareable::<TokenCache>();
+    assert_shareable::<CachedToken>();
+    assert_shareable::<AccessToken>();
+    assert_shareable::<TokenError>();
+    assert_shareable::<ConfigError>();
+    assert_shareable::<TokenEndpoint>();
+    assert_shareable::<ClientCredentials>();
+    assert_shareable::<ClientAuth>();
+    assert_shareable::<Origins>();
+    assert_shareable::<OAuthLayer>();
+    assert_shareable::<OAuth<()>>();
 }
 
 #[test]
-fn the_future_of_the_layer_can_be_sent() {
-    fn is_send<T: Send>(_: &T) {}
-    let world = World::new();
-    let layer =
-        tower_oauth::OAuthLayer::new(world.cache, tower_oauth::Origins::new([crate::support::API]).unwrap());
-    let mut service = tower::Layer::layer(&layer, world.api.service());
-    is_send(&tower::Service::call(&mut service, crate::support::get("/")));
+fn response_future_is_send() {
+    fn assert_send<T: Send>(_: &T) {}
+    let setup = TestSetup::new();
+    let mut service = layer(&setup.cache).layer(setup.api.service());
+    assert_send(&service.call(get("/")));
 }

@@ -1,4 +1,4 @@
-//! The stacks that people build, as they write them down.
+//! The layer in typical stacks of layers and HTTP clients, as users write them.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,7 +7,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, util::BoxCloneService};
+use tower::{
+    BoxError, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, util::BoxCloneService,
+};
 use tower_http::{decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer};
 use tower_oauth::replay::{BufferBody, Buffered};
 
@@ -22,7 +24,13 @@ async fn hyper_util() {
 
     let client = ServiceBuilder::new().layer(oauth).service(hyper_util_client);
 
-    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Full::from("body")).await;
+    assert_recovers(
+        &authority,
+        BoxCloneService::new(client),
+        &format!("http://{api}/"),
+        Full::from("body"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -37,13 +45,15 @@ async fn hyper_util_with_redirects() {
     let oauth = authority.layer(api).await;
     let hyper_util_client = http1_client();
 
-    let client =
-        ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(oauth).service(hyper_util_client);
+    let client = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(oauth)
+        .service(hyper_util_client);
 
     let client = client.map_err(Into::<BoxError>::into);
-    // FollowRedirect repeats the empty body only, so the first hop is a plain GET.
+    // `FollowRedirect` can repeat empty bodies only.
     let uri = format!("http://{redirecting}/");
-    recovers(&authority, BoxCloneService::new(client), &uri, Full::default()).await;
+    assert_recovers(&authority, BoxCloneService::new(client), &uri, Full::default()).await;
 }
 
 #[tokio::test]
@@ -59,7 +69,13 @@ async fn reqwest() {
         .map_response(Response::<reqwest::Body>::from)
         .service(reqwest_client);
 
-    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Bytes::from("body")).await;
+    assert_recovers(
+        &authority,
+        BoxCloneService::new(client),
+        &format!("http://{api}/"),
+        Bytes::from("body"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -70,29 +86,29 @@ async fn reqwest_with_streams() {
     let reqwest_client = reqwest::Client::new();
 
     let client = ServiceBuilder::new()
-        .layer(oauth.replay(BufferBody::default()))
+        .layer(oauth.with_replay(BufferBody::default()))
         .map_request(|request: Request<Buffered<reqwest::Body>>| request.map(reqwest::Body::wrap))
         .map_request(|request| reqwest::Request::try_from(request).unwrap())
         .map_response(Response::<reqwest::Body>::from)
         .service(reqwest_client);
 
-    for refusals in 0..2 {
+    for rejections in 0..2 {
         let chunks = ["a ", "stream"].map(|chunk| Ok::<_, BoxError>(Bytes::from(chunk)));
         let body = reqwest::Body::wrap_stream(tokio_stream::iter(chunks));
         let request = Request::put(format!("http://{api}/")).body(body).unwrap();
         let response = client.clone().oneshot(request).await.unwrap();
-        assert_eq!((response.status(), authority.refusals()), (StatusCode::OK, refusals));
+        assert_eq!((response.status(), authority.refusals()), (StatusCode::OK, rejections));
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a stream");
         authority.revoke_all();
     }
 }
 
 #[tokio::test]
-async fn a_redirect_inside_of_the_layer() {
+async fn redirect_below_the_layer() {
     let authority = Authority::default();
-    let accepting = authority.clone();
+    let server_authority = authority.clone();
     let api = serve(move |request| {
-        let status = match (accepting.accepts(request.headers()), request.uri().path()) {
+        let status = match (server_authority.accepts(request.headers()), request.uri().path()) {
             (false, _) => 401,
             (true, "/") => 307,
             (true, _) => 200,
@@ -105,37 +121,46 @@ async fn a_redirect_inside_of_the_layer() {
     let http_client = Client::builder(TokioExecutor::new()).build_http();
 
     let client = ServiceBuilder::new()
-        .layer(oauth.replay(BufferBody::default()))
+        .layer(oauth.with_replay(BufferBody::default()))
         .layer(FollowRedirectLayer::new())
         .service(http_client);
 
-    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Full::<Bytes>::default())
-        .await;
+    assert_recovers(
+        &authority,
+        BoxCloneService::new(client),
+        &format!("http://{api}/"),
+        Full::<Bytes>::default(),
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn decompression_outside_and_inside() {
-    const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xab\xca\x2c\x28HM\x01\0Wh\xc2\xe2\x06\0\0\0";
+async fn decompression_above_and_below_the_layer() {
+    const GZIP: &[u8] =
+        b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xab\xca\x2c\x28HM\x01\0Wh\xc2\xe2\x06\0\0\0";
     let authority = Authority::default();
-    let accepting = authority.clone();
+    let server_authority = authority.clone();
     let api = serve(move |request| {
         assert_eq!(request.headers()["accept-encoding"], "gzip");
-        let status = if accepting.accepts(request.headers()) { 200 } else { 401 };
+        let status = if server_authority.accepts(request.headers()) { 200 } else { 401 };
         let response = Response::builder().status(status).header("content-encoding", "gzip");
         std::future::ready(response.body(Full::from(GZIP)).unwrap())
     })
     .await;
     let oauth = authority.layer(api).await;
 
-    let outside =
-        ServiceBuilder::new().layer(DecompressionLayer::new()).layer(oauth.clone()).service(http1_client());
-    let inside = ServiceBuilder::new().layer(oauth).layer(DecompressionLayer::new()).service(http1_client());
+    let above = ServiceBuilder::new()
+        .layer(DecompressionLayer::new())
+        .layer(oauth.clone())
+        .service(http1_client());
+    let below =
+        ServiceBuilder::new().layer(oauth).layer(DecompressionLayer::new()).service(http1_client());
 
-    recovers_zipped(&authority, outside, api).await;
-    recovers_zipped(&authority, inside, api).await;
+    assert_gzip_recovers(&authority, above, api).await;
+    assert_gzip_recovers(&authority, below, api).await;
 }
 
-async fn recovers_zipped<S, B>(authority: &Authority, client: S, api: SocketAddr)
+async fn assert_gzip_recovers<S, B>(authority: &Authority, client: S, api: SocketAddr)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: std::fmt::Debug> + Clone,
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -163,46 +188,60 @@ async fn balance_buffer_and_timeout() {
         .buffer(8)
         .service(Balance::new(endpoints));
 
-    recovers(&authority, BoxCloneService::new(client), &format!("http://{api}/"), Full::from("body")).await;
+    assert_recovers(
+        &authority,
+        BoxCloneService::new(client),
+        &format!("http://{api}/"),
+        Full::from("body"),
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_reverse_proxy_of_axum_over_http_1() {
-    reverse_proxy(false).await;
+async fn axum_reverse_proxy_over_http1() {
+    check_reverse_proxy(false).await;
 }
 
 #[tokio::test]
-async fn a_reverse_proxy_of_axum_over_http_2() {
-    reverse_proxy(true).await;
+async fn axum_reverse_proxy_over_http2() {
+    check_reverse_proxy(true).await;
 }
 
-/// An incoming body goes out as it comes in, and once more where the token was revoked.
-async fn reverse_proxy(is_http2: bool) {
+/// Checks a reverse proxy that streams each incoming body to the API. A body is sent again after a
+/// rejection.
+async fn check_reverse_proxy(is_http2: bool) {
     let authority = Authority::default();
     let api = authority.api().await;
     let oauth = authority.layer(api).await;
     let http_client = Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http();
 
-    let upstream = ServiceBuilder::new().layer(oauth.replay(BufferBody::default())).service(http_client);
-    let proxy = axum::Router::new().fallback(async move |mut request: Request<axum::body::Body>| {
-        *request.uri_mut() = format!("http://{api}{}", request.uri().path()).parse().unwrap();
-        *request.version_mut() = http::Version::default();
-        upstream.oneshot(request).await.unwrap().map(axum::body::Body::new)
-    });
+    let upstream =
+        ServiceBuilder::new().layer(oauth.with_replay(BufferBody::default())).service(http_client);
+    let proxy =
+        axum::Router::new().fallback(async move |mut request: Request<axum::body::Body>| {
+            *request.uri_mut() = format!("http://{api}{}", request.uri().path()).parse().unwrap();
+            *request.version_mut() = http::Version::default();
+            upstream.oneshot(request).await.unwrap().map(axum::body::Body::new)
+        });
 
     let proxy = serve(move |request: Request<Incoming>| {
         let response = proxy.clone().oneshot(request);
         async { response.await.unwrap() }
     })
     .await;
-    let callers = if is_http2 { http2_client() } else { http1_client() };
-    let callers = callers.map_err(Into::<BoxError>::into);
-    recovers(&authority, BoxCloneService::new(callers), &format!("http://{proxy}/"), Full::from("body"))
-        .await;
+    let caller = if is_http2 { http2_client() } else { http1_client() };
+    let caller = caller.map_err(Into::<BoxError>::into);
+    assert_recovers(
+        &authority,
+        BoxCloneService::new(caller),
+        &format!("http://{proxy}/"),
+        Full::from("body"),
+    )
+    .await;
 }
 
-/// One request, a revocation, another request.
-async fn recovers<B, ResBody>(
+/// Sends a request, revokes the token, and sends another request, which must succeed as well.
+async fn assert_recovers<B, ResBody>(
     authority: &Authority,
     client: BoxCloneService<Request<B>, Response<ResBody>, BoxError>,
     uri: &str,

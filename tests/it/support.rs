@@ -1,4 +1,4 @@
-//! Two scripted servers: one that issues tokens, one that asks for them.
+//! Test fixtures: a scripted token source, a fake API that accepts its tokens, and helpers.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,96 +10,103 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::Full;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_oauth::{
-    AccessToken, OAuthLayer, Origins, TokenCache, TokenCacheBuilder, TokenError, TokenErrorKind, TokenSource,
+    AccessToken, FetchContext, OAuthLayer, Origins, TokenCache, TokenCacheBuilder, TokenError,
+    TokenErrorKind, TokenSource,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) type Body = Full<Bytes>;
 pub(crate) type Client = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
+/// The only origin that receives tokens.
 pub(crate) const API: &str = "https://api.test";
 
-/// What the issuer does with one token request.
-pub(crate) enum Plan {
-    /// A new token that the API takes, with this lifetime.
+/// The reply of a [`ScriptedSource`] to one token request.
+pub(crate) enum Reply {
+    /// Issues a new token with this lifetime. The API accepts it.
     Issue(Duration),
-    /// A new token that the API does not take.
-    #[allow(dead_code)] // for the tests of telemetry
+    /// Issues a new token that the API rejects.
+    #[allow(dead_code)] // used by the telemetry tests only
     IssueRevoked,
-    /// The token it issued last, whatever became of it.
-    SameAgain,
+    /// Returns the token that was issued last, even if it has been revoked since.
+    RepeatLast,
+    /// Fails with a transport error.
     Fail,
+    /// Never completes.
     Hang,
+    /// Panics.
     Panic,
 }
 
-/// Issues `token-1`, `token-2`, … and tells the API of them.
+/// A token source that issues `token-1`, `token-2`, … and registers them with the API.
 #[derive(Clone)]
-pub(crate) struct Issuer(Arc<Issuing>);
+pub(crate) struct ScriptedSource(Arc<SourceState>);
 
-struct Issuing {
-    api: Api,
-    asked: AtomicUsize,
+struct SourceState {
+    api: FakeApi,
+    requests: AtomicUsize,
     issued: AtomicUsize,
-    plans: Mutex<VecDeque<Plan>>,
-    closed: AtomicBool,
-    door: Semaphore,
+    script: Mutex<VecDeque<Reply>>,
+    held: AtomicBool,
+    permits: Semaphore,
     down: AtomicBool,
-    takes: Mutex<Duration>,
+    latency: Mutex<Duration>,
 }
 
-impl Issuer {
+impl ScriptedSource {
     pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 
-    pub(crate) fn new(api: &Api) -> Self {
-        Self(Arc::new(Issuing {
+    pub(crate) fn new(api: &FakeApi) -> Self {
+        Self(Arc::new(SourceState {
             api: api.clone(),
-            asked: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             issued: AtomicUsize::new(0),
-            plans: Mutex::default(),
-            closed: AtomicBool::new(false),
-            door: Semaphore::new(0),
+            script: Mutex::default(),
+            held: AtomicBool::new(false),
+            permits: Semaphore::new(0),
             down: AtomicBool::new(false),
-            takes: Mutex::default(),
+            latency: Mutex::default(),
         }))
     }
 
-    /// The next requests, in order; after them, every request gets a token for [`Self::LIFETIME`].
-    pub(crate) fn plan(&self, plans: impl IntoIterator<Item = Plan>) {
-        lock(&self.0.plans).extend(plans);
+    /// Adds replies to the script. A request after the last reply gets a token for
+    /// [`Self::LIFETIME`].
+    pub(crate) fn script(&self, replies: impl IntoIterator<Item = Reply>) {
+        lock(&self.0.script).extend(replies);
     }
 
-    /// Lets requests wait at the door from now on, until [`Self::let_in`].
-    pub(crate) fn close_the_door(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+    /// Blocks each request from now on, until [`Self::release_requests`] lets it continue.
+    pub(crate) fn hold_requests(&self) {
+        self.0.held.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn let_in(&self, requests: usize) {
-        self.0.door.add_permits(requests);
+    /// Lets this many held requests continue, including requests that arrive later.
+    pub(crate) fn release_requests(&self, requests: usize) {
+        self.0.permits.add_permits(requests);
     }
 
-    /// How long a request takes from now on.
-    pub(crate) fn takes(&self, time: Duration) {
-        *lock(&self.0.takes) = time;
+    /// Sets the time that a request takes from now on.
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        *lock(&self.0.latency) = latency;
     }
 
-    /// Refuses all requests from now on, or takes them again.
-    pub(crate) fn is_down(&self, down: bool) {
+    /// Fails all requests from now on, or stops failing them.
+    pub(crate) fn set_down(&self, down: bool) {
         self.0.down.store(down, Ordering::SeqCst);
     }
 
-    /// How many token requests came.
-    pub(crate) fn asked(&self) -> usize {
-        self.0.asked.load(Ordering::SeqCst)
+    /// Returns the number of token requests so far.
+    pub(crate) fn request_count(&self) -> usize {
+        self.0.requests.load(Ordering::SeqCst)
     }
 
     fn token(number: usize) -> Result<AccessToken, TokenError> {
@@ -107,93 +114,106 @@ impl Issuer {
     }
 }
 
-impl TokenSource for Issuer {
-    async fn fetch(&self) -> Result<AccessToken, TokenError> {
-        self.0.asked.fetch_add(1, Ordering::SeqCst);
-        if self.0.closed.load(Ordering::SeqCst) {
-            self.0.door.acquire().await.unwrap().forget();
+impl TokenSource for ScriptedSource {
+    async fn fetch(&self, _context: FetchContext) -> Result<AccessToken, TokenError> {
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        if self.0.held.load(Ordering::SeqCst) {
+            self.0.permits.acquire().await.unwrap().forget();
         }
         if self.0.down.load(Ordering::SeqCst) {
             return Err(TokenError::new(TokenErrorKind::Transport, "the issuer is down"));
         }
-        let takes = *lock(&self.0.takes);
-        if !takes.is_zero() {
-            tokio::time::sleep(takes).await;
+        let latency = *lock(&self.0.latency);
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
         }
-        let plan = lock(&self.0.plans).pop_front().unwrap_or(Plan::Issue(Self::LIFETIME));
-        match plan {
-            Plan::Issue(lifetime) => {
+        let reply = lock(&self.0.script).pop_front().unwrap_or(Reply::Issue(Self::LIFETIME));
+        match reply {
+            Reply::Issue(lifetime) => {
                 let number = self.0.issued.fetch_add(1, Ordering::SeqCst) + 1;
                 self.0.api.accept(number);
                 Ok(Self::token(number)?.expires_in(lifetime))
             }
-            Plan::IssueRevoked => {
+            Reply::IssueRevoked => {
                 let number = self.0.issued.fetch_add(1, Ordering::SeqCst) + 1;
                 Ok(Self::token(number)?.expires_in(Self::LIFETIME))
             }
-            Plan::SameAgain => {
-                Ok(Self::token(self.0.issued.load(Ordering::SeqCst))?.expires_in(Self::LIFETIME))
+            Reply::RepeatLast => {
+                let number = self.0.issued.load(Ordering::SeqCst);
+                Ok(Self::token(number)?.expires_in(Self::LIFETIME))
             }
-            Plan::Fail => Err(TokenError::new(TokenErrorKind::Transport, "the issuer is down")),
-            Plan::Hang => std::future::pending().await,
-            Plan::Panic => panic!("the issuer has a bug"),
+            Reply::Fail => Err(TokenError::new(TokenErrorKind::Transport, "the issuer is down")),
+            Reply::Hang => std::future::pending().await,
+            Reply::Panic => panic!("the issuer has a bug"),
         }
     }
 }
 
-/// Takes requests with a valid token and answers 401 to all others.
+/// A resource server that accepts requests with a valid token and answers 401 to all others.
 #[derive(Clone, Default)]
-pub(crate) struct Api(Arc<Serving>);
+pub(crate) struct FakeApi(Arc<ApiState>);
 
 #[derive(Default)]
-struct Serving {
+struct ApiState {
     valid: Mutex<BTreeSet<String>>,
-    seen: Mutex<Vec<Seen>>,
+    requests: Mutex<Vec<RecordedRequest>>,
 }
 
-/// A request as the API saw it.
+/// A request that the API received, with the status of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct RecordedRequest {
     pub(crate) token: Option<String>,
     pub(crate) body: Bytes,
     pub(crate) status: StatusCode,
 }
 
-impl Api {
+impl FakeApi {
+    /// Accepts `token-<number>` from now on.
     pub(crate) fn accept(&self, number: usize) {
         lock(&self.0.valid).insert(format!("token-{number}"));
     }
 
+    /// Rejects `token-<number>` from now on.
     pub(crate) fn revoke(&self, number: usize) {
         lock(&self.0.valid).remove(&format!("token-{number}"));
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        lock(&self.0.seen).clone()
+    /// Returns the requests received so far.
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
+        lock(&self.0.requests).clone()
     }
 
-    /// The statuses given so far, each with the token it was given to.
+    /// Returns one line per request: the token and the status of the response.
     pub(crate) fn transcript(&self) -> Vec<String> {
-        let seen = self.seen();
-        seen.iter()
-            .map(|seen| format!("{} {}", seen.token.as_deref().unwrap_or("-"), seen.status.as_u16()))
+        let requests = self.requests();
+        requests
+            .iter()
+            .map(|request| {
+                let token = request.token.as_deref().unwrap_or("-");
+                format!("{token} {}", request.status.as_u16())
+            })
             .collect()
     }
 
+    /// Records a request and returns the response to it.
     pub(crate) fn answer(&self, token: Option<String>, body: Bytes) -> Response<Body> {
-        let known = token.as_ref().is_some_and(|token| lock(&self.0.valid).contains(token));
-        let status = if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-        lock(&self.0.seen).push(Seen { token, body, status });
+        let valid = token.as_ref().is_some_and(|token| lock(&self.0.valid).contains(token));
+        let status = if valid { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        lock(&self.0.requests).push(RecordedRequest { token, body, status });
         let mut response = Response::new(Full::from("answer"));
         *response.status_mut() = status;
         response
     }
 
-    /// The API as a service. It yields once before it looks at the token, as a network does.
+    /// Returns the API as a service. It yields once before it checks the token, as a network does.
     pub(crate) fn service(
         &self,
-    ) -> impl tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-    + Clone
+    ) -> impl tower::Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
     + Send
     + use<> {
         let api = self.clone();
@@ -209,70 +229,86 @@ impl Api {
     }
 }
 
+/// Returns the bearer token of a request. Checks that a token of [`ScriptedSource`] is marked
+/// sensitive.
 pub(crate) fn bearer<B>(request: &Request<B>) -> Option<String> {
     let value = request.headers().get(AUTHORIZATION)?;
     assert!(value.is_sensitive() || !value.as_bytes().starts_with(b"Bearer token-"));
     Some(value.to_str().unwrap().trim_start_matches("Bearer ").to_owned())
 }
 
-/// Issuer, API, and a client of both.
-pub(crate) struct World {
-    pub(crate) issuer: Issuer,
-    pub(crate) api: Api,
+/// A token source, an API, a cache, and a client with a layer over that cache.
+pub(crate) struct TestSetup {
+    pub(crate) source: ScriptedSource,
+    pub(crate) api: FakeApi,
     pub(crate) cache: TokenCache,
     pub(crate) client: Client,
 }
 
-impl World {
+impl TestSetup {
     pub(crate) fn new() -> Self {
-        Self::with(|cache| cache)
+        Self::with_settings(|cache| cache)
     }
 
-    /// A world whose cache has settings of its own.
-    pub(crate) fn with(settings: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder) -> Self {
-        let api = Api::default();
-        let issuer = Issuer::new(&api);
-        let cache = settings(TokenCache::builder(issuer.clone())).build();
+    /// Builds a setup and applies `settings` to its cache.
+    pub(crate) fn with_settings(
+        settings: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder,
+    ) -> Self {
+        let api = FakeApi::default();
+        let source = ScriptedSource::new(&api);
+        let cache = settings(TokenCache::builder(source.clone())).build();
         let layer = OAuthLayer::new(cache.clone(), Origins::new([API]).unwrap());
-        let client = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(api.service()));
-        Self { issuer, api, cache, client }
+        let service = ServiceBuilder::new().layer(layer).service(api.service());
+        Self { source, api, cache, client: BoxCloneService::new(service) }
     }
 
-    /// A world whose cache holds `token-1`.
+    /// Builds a setup with `token-1` already in its cache.
     pub(crate) async fn with_token() -> Self {
-        let world = Self::new();
-        world.cache.token().await.unwrap();
-        world
+        let setup = Self::new();
+        setup.cache.token().await.unwrap();
+        setup
     }
 
+    /// Sends one `GET` request through the client and returns the status.
     pub(crate) async fn get(&self) -> Result<StatusCode, BoxError> {
         Ok(self.client.clone().oneshot(get("/orders")).await?.status())
     }
 }
 
-/// How long the machine has slept: so far is the wall clock ahead of the monotonic one.
+/// The total time that the machine has slept. The wall clock is ahead of the monotonic clock by
+/// this time.
 #[derive(Clone, Default)]
-pub(crate) struct Asleep(Arc<Mutex<Duration>>);
+#[cfg_attr(not(feature = "test-util"), allow(dead_code))]
+pub(crate) struct SleptTime(Arc<Mutex<Duration>>);
 
-impl Asleep {
-    pub(crate) fn for_another(&self, time: Duration) {
+#[cfg_attr(not(feature = "test-util"), allow(dead_code))]
+impl SleptTime {
+    /// Adds a sleep of this length.
+    pub(crate) fn add(&self, time: Duration) {
         *lock(&self.0) += time;
     }
 
+    /// Gives the cache a wall clock that includes the sleeps.
+    #[cfg(feature = "test-util")]
     pub(crate) fn wall_clock(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
-        let (asleep, start) = (Arc::clone(&self.0), (Instant::now(), SystemTime::now()));
-        cache.wall_clock(move || start.1 + start.0.elapsed() + *lock(&asleep))
+        let slept = Arc::clone(&self.0);
+        let (start, wall_start) = (tokio::time::Instant::now(), std::time::SystemTime::now());
+        cache.wall_clock(move || wall_start + start.elapsed() + *lock(&slept))
     }
 }
 
-/// A clock that [`tokio::time::advance`] alone moves. Tokio's paused clock leaps to the next timer whenever nothing can run, also where an
-/// answer is still on its way through a socket; as long as a blocking task runs, it does not.
+/// A guard that stops tokio's clock. Only [`tokio::time::advance`] moves it.
+///
+/// Tokio's paused clock jumps to the next timer when no task can run, even if a response is still
+/// on its way through a socket. It does not jump while a blocking task runs, so this guard keeps
+/// one running.
 pub(crate) struct StoppedClock {
     _held: mpsc::Sender<()>,
 }
 
 impl StoppedClock {
-    /// What waits for good is let go then, and fails by its time limits.
+    /// The real time after which the clock is released. A test that waits forever then fails by
+    /// its own time limits.
     const LONGEST: Duration = Duration::from_secs(60);
 
     pub(crate) fn new() -> Self {
@@ -282,11 +318,11 @@ impl StoppedClock {
     }
 }
 
-/// Everything that tracing is told on this thread.
+/// A writer that keeps the output of a tracing subscriber.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Log {
+impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         lock(&self.0).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -297,7 +333,7 @@ impl io::Write for Log {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
+impl<'a> MakeWriter<'a> for CapturedLog {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -305,7 +341,8 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-impl Log {
+impl CapturedLog {
+    /// Returns the output so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(lock(&self.0).clone()).unwrap()
     }
@@ -319,23 +356,23 @@ pub(crate) fn post(body: &'static str) -> Request<Body> {
     Request::post(format!("{API}/orders")).body(Full::from(body)).unwrap()
 }
 
-/// Waits until the next attempt is made.
-pub(crate) async fn after_back_off(error: &TokenError) {
-    tokio::time::sleep(error.next_attempt_in().expect("a back-off")).await;
+/// Sleeps until the cache allows the next attempt.
+pub(crate) async fn wait_for_backoff(error: &TokenError) {
+    tokio::time::sleep(error.next_attempt_in().expect("the error has a back-off")).await;
 }
 
 pub(crate) fn token_error(error: &BoxError) -> &TokenError {
-    error.downcast_ref().unwrap_or_else(|| panic!("no TokenError: {error}"))
+    error.downcast_ref().unwrap_or_else(|| panic!("not a TokenError: {error}"))
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// A file of this test alone, gone at its end.
-pub(crate) struct File(pub(crate) PathBuf);
+/// A file in the temporary directory that is removed when the value is dropped.
+pub(crate) struct TempFile(pub(crate) PathBuf);
 
-impl File {
+impl TempFile {
     pub(crate) fn new(name: &str) -> Self {
         Self(std::env::temp_dir().join(format!("tower-oauth-{name}-{}", std::process::id())))
     }
@@ -345,7 +382,7 @@ impl File {
     }
 }
 
-impl Drop for File {
+impl Drop for TempFile {
     fn drop(&mut self) {
         fs::remove_file(&self.0).ok();
     }

@@ -1,4 +1,4 @@
-//! TLS as it is: certificates are made here, and refused or taken by the ready-made transport.
+//! The default transport over TLS, with certificates that the tests create.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use tower_oauth::{
 
 use crate::loopback::json;
 
-/// A certificate authority that nobody knows.
+/// A private certificate authority that is not among the roots of the machine.
 pub(crate) struct Authority {
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -41,7 +41,13 @@ impl Authority {
         Self { pem, issuer: Issuer::new(parameters, key) }
     }
 
-    pub(crate) fn server(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
+    /// Returns the configuration of a server with a certificate for `host`. `change` may change the
+    /// certificate before it is signed.
+    pub(crate) fn server(
+        &self,
+        host: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
         change(&mut parameters);
@@ -59,42 +65,48 @@ impl Authority {
     }
 }
 
+/// An event on the server side of a connection.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum Event {
     Handshake { completed: bool },
     Request { authorization: String },
     End,
 }
 
-/// A token endpoint for one connection, and what comes to it.
-async fn serve(config: ServerConfig) -> (String, UnboundedReceiver<Seen>) {
+/// Starts a token endpoint for one connection. Returns its URL and the events of the connection.
+async fn serve(config: ServerConfig) -> (String, UnboundedReceiver<Event>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
-    let (say, seen) = unbounded_channel();
+    let (sender, events) = unbounded_channel();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        serve_connection(config, stream, &say).await;
-        say.send(Seen::End).ok();
+        serve_connection(config, stream, &sender).await;
+        sender.send(Event::End).ok();
     });
-    (url, seen)
+    (url, events)
 }
 
-async fn serve_connection(config: ServerConfig, stream: TcpStream, say: &UnboundedSender<Seen>) {
+async fn serve_connection(
+    config: ServerConfig,
+    stream: TcpStream,
+    events: &UnboundedSender<Event>,
+) {
     let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
-    say.send(Seen::Handshake { completed: stream.is_ok() }).ok();
+    events.send(Event::Handshake { completed: stream.is_ok() }).ok();
     let Ok(stream) = stream else { return };
     let service = service_fn(move |request: Request<Incoming>| {
         let authorization = request.headers()[AUTHORIZATION].to_str().unwrap().to_owned();
-        say.send(Seen::Request { authorization }).ok();
+        events.send(Event::Request { authorization }).ok();
         async { Ok::<_, std::convert::Infallible>(json(200, r#"{"access_token":"T0KEN"}"#)) }
     });
-    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+    let builder = hyper::server::conn::http1::Builder::new();
+    builder.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
-async fn all(mut seen: UnboundedReceiver<Seen>) -> Vec<Seen> {
+async fn all(mut events: UnboundedReceiver<Event>) -> Vec<Event> {
     let mut all = Vec::new();
-    while let Some(seen) = seen.recv().await {
-        all.push(seen);
+    while let Some(event) = events.recv().await {
+        all.push(event);
     }
     all
 }
@@ -107,77 +119,80 @@ async fn fetch(endpoint: Result<TokenEndpoint, ConfigError>) -> Result<CachedTok
     TokenCache::new(ClientCredentials::new(endpoint.unwrap())).token().await
 }
 
-/// The message with which a client that trusts `pem` refuses the server, to which it shows nothing.
-async fn refused(config: ServerConfig, pem: Option<&str>) -> String {
-    let (url, seen) = serve(config).await;
+/// Returns the error message of a client that trusts `pem`, or the roots of the machine without
+/// `pem`. Checks that the handshake fails and that the server receives no request.
+async fn handshake_error(config: ServerConfig, pem: Option<&str>) -> String {
+    let (url, events) = serve(config).await;
     let endpoint = match pem {
         Some(pem) => TokenEndpoint::new_trusting(url, auth(), pem),
         None => TokenEndpoint::new(url, auth()),
     };
     let error = fetch(endpoint).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Transport, "{error}");
-    assert_eq!(all(seen).await, [Seen::Handshake { completed: false }, Seen::End]);
+    assert_eq!(all(events).await, [Event::Handshake { completed: false }, Event::End]);
     error.to_string()
 }
 
 #[tokio::test]
-async fn a_server_of_a_private_authority_is_refused_by_default() {
-    let message = refused(Authority::new().localhost(), None).await;
+async fn private_authority_is_not_trusted_by_default() {
+    let message = handshake_error(Authority::new().localhost(), None).await;
     assert!(message.contains("UnknownIssuer"), "{message}");
 }
 
 #[tokio::test]
-async fn a_server_of_a_private_authority_is_refused_where_another_is_trusted() {
-    let message = refused(Authority::new().localhost(), Some(&Authority::new().pem)).await;
+async fn private_authority_is_not_trusted_when_another_one_is() {
+    let other = Authority::new();
+    let message = handshake_error(Authority::new().localhost(), Some(&other.pem)).await;
     assert!(message.contains("UnknownIssuer") || message.contains("BadSignature"), "{message}");
 }
 
 #[tokio::test]
-async fn a_server_of_a_private_authority_is_accepted_where_it_is_trusted() {
+async fn configured_private_authority_is_trusted() {
     let (authority, other) = (Authority::new(), Authority::new());
     for pem in [authority.pem.clone(), format!("# comment\n{}\n{}", other.pem, authority.pem)] {
-        let (url, seen) = serve(authority.localhost()).await;
+        let (url, events) = serve(authority.localhost()).await;
         let token = fetch(TokenEndpoint::new_trusting(url, auth(), pem)).await.unwrap();
         assert_eq!(token.expose_secret(), "T0KEN");
         let authorization = "Basic aWQ6UzNDUkVU".to_owned();
         assert_eq!(
-            all(seen).await,
-            [Seen::Handshake { completed: true }, Seen::Request { authorization }, Seen::End]
+            all(events).await,
+            [Event::Handshake { completed: true }, Event::Request { authorization }, Event::End]
         );
     }
 }
 
 #[tokio::test]
-async fn an_expired_certificate_of_a_trusted_authority_is_refused_and_the_message_says_so() {
+async fn expired_certificate_is_an_error_that_says_so() {
     let authority = Authority::new();
     let expired = authority.server("localhost", |parameters| {
         parameters.not_before = date_time_ymd(2001, 1, 1);
         parameters.not_after = date_time_ymd(2002, 1, 1);
     });
-    let message = refused(expired, Some(&authority.pem)).await;
+    let message = handshake_error(expired, Some(&authority.pem)).await;
     assert!(message.contains("expired"), "{message}");
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_valid_yet_is_refused_and_the_message_says_so() {
+async fn certificate_that_is_not_valid_yet_is_an_error_that_says_so() {
     let authority = Authority::new();
     let early = authority.server("localhost", |parameters| {
         parameters.not_before = date_time_ymd(4000, 1, 1);
     });
-    let message = refused(early, Some(&authority.pem)).await;
+    let message = handshake_error(early, Some(&authority.pem)).await;
     assert!(message.contains("not valid yet"), "{message}");
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_host_is_refused_and_the_message_says_which() {
+async fn certificate_of_another_host_is_an_error_with_both_names() {
     let authority = Authority::new();
-    let message = refused(authority.server("other.test", |_| ()), Some(&authority.pem)).await;
+    let other_host = authority.server("other.test", |_| ());
+    let message = handshake_error(other_host, Some(&authority.pem)).await;
     assert!(message.contains("not valid for name") && message.contains("localhost"), "{message}");
     assert!(message.contains("other.test"), "{message}");
 }
 
 #[test]
-fn what_has_no_certificate_of_an_authority_is_a_configuration_error_that_says_so() {
+fn invalid_pem_is_a_configuration_error_with_its_reason() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     let cut = Authority::new().pem.replace("-----END CERTIFICATE-----", "");
     let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -189,7 +204,8 @@ fn what_has_no_certificate_of_an_authority_is_a_configuration_error_that_says_so
         ("-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n", "not PEM"),
         (no_certificate, "certificate"),
     ] {
-        let error = TokenEndpoint::new_trusting("https://localhost/token", auth(), pem).unwrap_err();
+        let endpoint = TokenEndpoint::new_trusting("https://localhost/token", auth(), pem);
+        let error = endpoint.unwrap_err();
         assert!(matches!(error, ConfigError::Certificates { .. }), "{error:?}");
         let message = error.to_string();
         assert!(message.contains(said), "{pem}: {message}");
@@ -199,26 +215,30 @@ fn what_has_no_certificate_of_an_authority_is_a_configuration_error_that_says_so
 }
 
 #[test]
-fn authorities_that_cannot_be_read_are_not_blamed_on_the_roots_of_the_machine() {
-    let error = TokenEndpoint::new_trusting("https://localhost/token", auth(), "garbage").unwrap_err();
+fn invalid_pem_error_does_not_mention_root_certificates() {
+    let endpoint = TokenEndpoint::new_trusting("https://localhost/token", auth(), "garbage");
+    let error = endpoint.unwrap_err();
     assert!(!error.to_string().contains("ca-certificates"), "{error}");
 }
 
 #[tokio::test]
-async fn a_plain_port_behind_an_https_url_is_a_transport_error_and_sees_no_secret() {
+async fn https_to_a_plain_port_is_a_transport_error_without_secret() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut seen = vec![0; 4096];
-        let length = stream.read(&mut seen).await.unwrap();
-        seen.truncate(length);
-        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        stream.read_to_end(&mut seen).await.ok();
-        seen
+        let mut received = vec![0; 4096];
+        let length = stream.read(&mut received).await.unwrap();
+        received.truncate(length);
+        let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+        stream.read_to_end(&mut received).await.ok();
+        received
     });
     let error = fetch(TokenEndpoint::new(url, auth())).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Transport);
-    let seen = String::from_utf8_lossy(&server.await.unwrap()).into_owned();
-    assert!(!seen.is_empty() && !seen.contains("POST") && !seen.contains("aWQ6UzNDUkVU"), "{seen}");
+    let received = String::from_utf8_lossy(&server.await.unwrap()).into_owned();
+    assert!(!received.is_empty(), "the server receives the start of a handshake");
+    let secret = received.contains("POST") || received.contains("aWQ6UzNDUkVU");
+    assert!(!secret, "{received}");
 }

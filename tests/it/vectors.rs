@@ -1,4 +1,4 @@
-//! The examples of the RFCs, to the letter.
+//! The examples of the RFCs, verbatim.
 
 use std::{
     convert::Infallible,
@@ -12,52 +12,61 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    AccessToken, CachedToken, ClientAuth, ClientCredentials, ConfigError, Issuer, Location, OAuthLayer,
-    Origins, ResponseFormat, TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
+    AccessToken, CachedToken, ClientAuth, ClientCredentials, Issuer, OAuthLayer, Origins,
+    ResponseFormat, TokenCache, TokenEndpoint, TokenError, TokenErrorKind, source_fn,
 };
 
 use crate::support::{Body, lock};
 
 const TOKEN_URL: &str = "https://server.example.com/token";
 
-/// Answers with the RFC's own text, and keeps the requests as an RFC would print them.
+/// A server that answers with the text of an RFC, and records requests in the notation of the RFCs.
 #[derive(Clone, Default)]
 struct Server {
-    answers: Arc<Mutex<Vec<(&'static str, String)>>>,
+    responses: Arc<Mutex<Vec<(&'static str, String)>>>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Answers `path` with this; other paths with 404.
-    fn answer(self, path: &'static str, answer: impl Into<String>) -> Self {
-        lock(&self.answers).push((path, answer.into()));
+    /// Adds a response for `path`. All other paths get a 404.
+    fn with_response(self, path: &'static str, response: impl Into<String>) -> Self {
+        lock(&self.responses).push((path, response.into()));
         self
     }
 
-    fn answering(answer: &str) -> Self {
-        Self::default().answer("/token", answer)
+    /// Creates a server with a token endpoint that gives this response.
+    fn new(token_response: &str) -> Self {
+        Self::default().with_response("/token", token_response)
     }
 
-    fn endpoint<L>(&self, location: L, auth: ClientAuth) -> TokenEndpoint
-    where
-        L: TryInto<Location>,
-        ConfigError: From<L::Error>,
-    {
+    fn endpoint(&self, auth: ClientAuth) -> TokenEndpoint {
+        TokenEndpoint::with_transport(TOKEN_URL, auth, self.transport()).unwrap()
+    }
+
+    fn transport(
+        &self,
+    ) -> impl tower::Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + use<> {
         let server = self.clone();
-        let transport = tower::service_fn(move |request: Request<Body>| {
+        tower::service_fn(move |request: Request<Body>| {
             let server = server.clone();
-            async move { Ok::<_, Infallible>(server.serve(request).await) }
-        });
-        TokenEndpoint::with_transport(location, auth, transport).unwrap()
+            async move { Ok(server.serve(request).await) }
+        })
     }
 
     async fn serve(&self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        let request = printed(request).await;
+        let request = print_request(request).await;
         lock(&self.requests).push(request);
-        let answers = lock(&self.answers);
-        let answer = answers.iter().find(|(known, _)| *known == path);
-        response(answer.map_or("HTTP/1.1 404 Not Found\n\n", |(_, answer)| answer))
+        let responses = lock(&self.responses);
+        let found = responses.iter().find(|(known, _)| *known == path);
+        parse_response(found.map_or("HTTP/1.1 404 Not Found\n\n", |(_, response)| response))
     }
 
     fn requests(&self) -> Vec<String> {
@@ -65,13 +74,16 @@ impl Server {
     }
 }
 
-async fn printed(request: Request<Body>) -> String {
+/// Prints a request in the notation of the RFCs.
+async fn print_request(request: Request<Body>) -> String {
     let (head, body) = request.into_parts();
     let mut text = format!("{} {} HTTP/1.1\n", head.method, head.uri.path());
     writeln!(text, "Host: {}", head.uri.authority().unwrap()).unwrap();
-    for (name, printed) in [("authorization", "Authorization"), ("content-type", "Content-Type")] {
+    for (name, printed_name) in
+        [("authorization", "Authorization"), ("content-type", "Content-Type")]
+    {
         if let Some(value) = head.headers.get(name) {
-            writeln!(text, "{printed}: {}", value.to_str().unwrap()).unwrap();
+            writeln!(text, "{printed_name}: {}", value.to_str().unwrap()).unwrap();
         }
     }
     let body = body.collect().await.unwrap().to_bytes();
@@ -81,7 +93,7 @@ async fn printed(request: Request<Body>) -> String {
     text
 }
 
-fn response(text: &str) -> Response<Body> {
+fn parse_response(text: &str) -> Response<Body> {
     let (head, body) = text.split_once("\n\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap();
@@ -96,21 +108,26 @@ async fn fetch(endpoint: TokenEndpoint) -> Result<CachedToken, TokenError> {
     TokenCache::new(ClientCredentials::new(endpoint)).token().await
 }
 
-async fn answered(answer: &str) -> Result<CachedToken, TokenError> {
-    let auth = ClientAuth::client_secret_basic("s6BhdRkqt3", "gX1fBat3bV");
-    fetch(Server::answering(answer).endpoint(TOKEN_URL, auth)).await
+/// Returns the client authentication of most examples.
+fn basic() -> ClientAuth {
+    ClientAuth::client_secret_basic("s6BhdRkqt3", "gX1fBat3bV")
 }
 
-/// The request of a client that authenticates like this.
-async fn asked(auth: ClientAuth) -> String {
-    let server = Server::answering(&bearer(RFC_6749_SECTION_4_4_3));
-    fetch(server.endpoint(TOKEN_URL, auth)).await.unwrap();
+/// Fetches a token from a server that answers with this response.
+async fn fetch_response(response: &str) -> Result<CachedToken, TokenError> {
+    fetch(Server::new(response).endpoint(basic())).await
+}
+
+/// Returns the token request of a client with this authentication.
+async fn token_request(auth: ClientAuth) -> String {
+    let server = Server::new(&with_bearer_type(RFC_6749_SECTION_4_4_3));
+    fetch(server.endpoint(auth)).await.unwrap();
     server.requests().concat()
 }
 
-/// The type of the examples is "example", which no client has to understand (RFC 6749 §7.1).
-fn bearer(answer: &str) -> String {
-    answer.replace(r#""token_type":"example""#, r#""token_type":"Bearer""#)
+/// Replaces the token type "example", which clients need not support (RFC 6749 §7.1).
+fn with_bearer_type(response: &str) -> String {
+    response.replace(r#""token_type":"example""#, r#""token_type":"Bearer""#)
 }
 
 const RFC_6749_SECTION_4_4_3: &str = r#"HTTP/1.1 200 OK
@@ -149,15 +166,17 @@ Pragma: no-cache
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_section_2_3_1_client_password_in_the_header() {
-    let request = asked(ClientAuth::client_secret_basic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw")).await;
+    let auth = ClientAuth::client_secret_basic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw");
+    let request = token_request(auth).await;
     let header = "Authorization: Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3\n";
     assert!(request.contains(header), "{request}");
 }
 
-/// The example refreshes a token; its client credentials are what is compared.
+/// The RFC's example has another grant type. The client credentials are the same.
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_section_2_3_1_client_password_in_the_body() {
-    let request = asked(ClientAuth::client_secret_post("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw")).await;
+    let auth = ClientAuth::client_secret_post("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw");
+    let request = token_request(auth).await;
     let expected = "\
 POST /token HTTP/1.1
 Host: server.example.com
@@ -178,13 +197,13 @@ Content-Type: application/x-www-form-urlencoded
 
 grant_type=client_credentials
 ";
-    assert_eq!(asked(ClientAuth::client_secret_basic("s6BhdRkqt3", "gX1fBat3bV")).await, expected);
+    assert_eq!(token_request(basic()).await, expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn rfc_6749_sections_4_4_3_and_5_1_a_token_of_type_example_is_refused_as_it_is_not_bearer() {
-    for answer in [RFC_6749_SECTION_4_4_3, RFC_6749_SECTION_5_1] {
-        let error = answered(answer).await.unwrap_err();
+async fn rfc_6749_sections_4_4_3_and_5_1_type_example_is_an_error() {
+    for response in [RFC_6749_SECTION_4_4_3, RFC_6749_SECTION_5_1] {
+        let error = fetch_response(response).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
         assert!(error.to_string().contains("not \"Bearer\""), "{error}");
     }
@@ -192,7 +211,7 @@ async fn rfc_6749_sections_4_4_3_and_5_1_a_token_of_type_example_is_refused_as_i
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_section_4_4_3_access_token_response_with_bearer() {
-    let token = answered(&bearer(RFC_6749_SECTION_4_4_3)).await.unwrap();
+    let token = fetch_response(&with_bearer_type(RFC_6749_SECTION_4_4_3)).await.unwrap();
     assert_eq!(token.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
     assert_eq!(token.token_type(), "Bearer");
     assert_eq!((token.lifetime(), token.scope()), (Some(Duration::from_secs(3600)), None));
@@ -200,22 +219,28 @@ async fn rfc_6749_section_4_4_3_access_token_response_with_bearer() {
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_section_5_1_successful_response_with_bearer() {
-    let token = answered(&bearer(RFC_6749_SECTION_5_1)).await.unwrap();
+    let token = fetch_response(&with_bearer_type(RFC_6749_SECTION_5_1)).await.unwrap();
     assert_eq!(token.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
     assert_eq!(token.lifetime(), Some(Duration::from_secs(3600)));
-    assert!(!format!("{token:?}").contains("tGzv3JOkF0XG5Qx2TlKWIA"), "nothing is kept of a refresh token");
+    assert!(
+        !format!("{token:?}").contains("tGzv3JOkF0XG5Qx2TlKWIA"),
+        "the refresh token must not be kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_section_5_2_error_response() {
-    let error = answered(RFC_6749_SECTION_5_2).await.unwrap_err();
-    assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, Some("invalid_request")));
+    let error = fetch_response(RFC_6749_SECTION_5_2).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.error_code()),
+        (TokenErrorKind::Rejected, Some("invalid_request"))
+    );
     assert_eq!((error.error_description(), error.error_uri()), (None, None));
     assert_eq!(error.status().unwrap(), 400);
 }
 
 #[tokio::test(start_paused = true)]
-async fn rfc_6749_section_5_2_every_error_code_is_a_refusal() {
+async fn rfc_6749_section_5_2_error_codes_are_rejections() {
     for code in [
         "invalid_request",
         "invalid_client",
@@ -224,48 +249,51 @@ async fn rfc_6749_section_5_2_every_error_code_is_a_refusal() {
         "unsupported_grant_type",
         "invalid_scope",
     ] {
-        let error = answered(&RFC_6749_SECTION_5_2.replace("invalid_request", code)).await.unwrap_err();
-        assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Refused, Some(code)));
+        let error = fetch_response(&RFC_6749_SECTION_5_2.replace("invalid_request", code))
+            .await
+            .unwrap_err();
+        assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Rejected, Some(code)));
     }
 }
 
-/// In the header, a space is `%20` and not `+`, as more servers decode it.
+/// The header encodes a space as `%20` instead of `+`, because more servers decode it.
 #[tokio::test(start_paused = true)]
 async fn rfc_6749_appendix_b_form_encoding() {
     let value = " %&+£€";
-    let request = asked(ClientAuth::client_secret_post("s6BhdRkqt3", value)).await;
+    let request = token_request(ClientAuth::client_secret_post("s6BhdRkqt3", value)).await;
     assert!(request.ends_with("&client_secret=+%25%26%2B%C2%A3%E2%82%AC\n"), "{request}");
 
     let expected = AccessToken::basic("s6BhdRkqt3", "%20%25%26%2B%C2%A3%E2%82%AC").unwrap();
-    let request = asked(ClientAuth::client_secret_basic("s6BhdRkqt3", value)).await;
+    let request = token_request(ClientAuth::client_secret_basic("s6BhdRkqt3", value)).await;
     let header = format!("Authorization: {}\n", expected.header_value().to_str().unwrap());
     assert!(request.contains(&header), "{request}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6750_section_2_1_authorization_request_header() {
-    let seen = Arc::new(Mutex::new(String::new()));
+    let recorded = Arc::new(Mutex::new(String::new()));
     let api = {
-        let seen = Arc::clone(&seen);
+        let recorded = Arc::clone(&recorded);
         tower::service_fn(move |request: Request<Body>| {
-            let seen = Arc::clone(&seen);
+            let recorded = Arc::clone(&recorded);
             async move {
-                let request = printed(request).await;
-                *lock(&seen) = request;
+                let request = print_request(request).await;
+                *lock(&recorded) = request;
                 Ok::<_, Infallible>(Response::new(Body::default()))
             }
         })
     };
-    let tokens = TokenCache::new(|| async { AccessToken::bearer("mF_9.B5f-4.1JqM") });
+    let tokens = TokenCache::new(source_fn(|_| async { AccessToken::bearer("mF_9.B5f-4.1JqM") }));
     let origins = Origins::new(["https://server.example.com"]).unwrap();
-    let request = Request::get("https://server.example.com/resource").body(Body::default()).unwrap();
+    let request =
+        Request::get("https://server.example.com/resource").body(Body::default()).unwrap();
     OAuthLayer::new(tokens, origins).layer(api).oneshot(request).await.unwrap();
     let expected = "\
 GET /resource HTTP/1.1
 Host: server.example.com
 Authorization: Bearer mF_9.B5f-4.1JqM
 ";
-    assert_eq!(*lock(&seen), expected);
+    assert_eq!(*lock(&recorded), expected);
 }
 
 #[test]
@@ -291,31 +319,32 @@ const RFC_6901_SECTION_5: &str = r#"HTTP/1.1 200 OK
   "m~n": 8
 }"#;
 
-async fn pointed(format: ResponseFormat) -> Result<CachedToken, TokenError> {
+/// Fetches a token from the document of RFC 6901 §5, read with this format.
+async fn fetch_with_pointers(format: ResponseFormat) -> Result<CachedToken, TokenError> {
     let auth = ClientAuth::none("s6BhdRkqt3");
-    let endpoint = Server::answering(RFC_6901_SECTION_5).endpoint(TOKEN_URL, auth);
+    let endpoint = Server::new(RFC_6901_SECTION_5).endpoint(auth);
     fetch(endpoint.response_format(format)).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn rfc_6901_section_5_pointers() {
     let format = ResponseFormat::default().access_token("/foo/0").unwrap();
-    assert_eq!(pointed(format.clone()).await.unwrap().expose_secret(), "bar");
+    assert_eq!(fetch_with_pointers(format.clone()).await.unwrap().expose_secret(), "bar");
 
     let pointers = ["/a~1b", "/c%d", "/e^f", "/g|h", "/i\\j", "/k\"l", "/ ", "/m~0n"];
     for (value, pointer) in (1..).zip(pointers) {
-        let token = pointed(format.clone().expires_in(pointer).unwrap()).await.unwrap();
+        let token = fetch_with_pointers(format.clone().expires_in(pointer).unwrap()).await.unwrap();
         assert_eq!(token.lifetime(), Some(Duration::from_secs(value)), "{pointer}");
     }
-    let error = pointed(format.clone().expires_in("/").unwrap()).await.unwrap_err();
-    assert!(error.to_string().contains("zero"), "the member with no name is 0: {error}");
+    let error = fetch_with_pointers(format.clone().expires_in("/").unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("zero"), "the member with the empty name is 0: {error}");
 
-    let error = pointed(format.access_token("/foo").unwrap()).await.unwrap_err();
+    let error = fetch_with_pointers(format.access_token("/foo").unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("not a string"), "{error}");
 }
 
 #[test]
-fn rfc_6901_section_5_the_whole_document_is_no_member() {
+fn rfc_6901_section_5_pointer_to_the_whole_document_is_an_error() {
     assert!(ResponseFormat::default().access_token("").is_err());
 }
 
@@ -352,55 +381,61 @@ Content-Type: application/json
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
-fn basic() -> ClientAuth {
-    ClientAuth::client_secret_basic("s6BhdRkqt3", "gX1fBat3bV")
+/// Fetches a token from the token endpoint that the metadata of the issuer names.
+async fn fetch_by_issuer(
+    server: &Server,
+    issuer: &str,
+    auth: ClientAuth,
+) -> Result<CachedToken, TokenError> {
+    let issuer = Issuer::try_from(issuer).unwrap();
+    fetch(TokenEndpoint::with_transport(issuer, auth, server.transport()).unwrap()).await
 }
 
-async fn discovered(server: &Server, issuer: &str, auth: ClientAuth) -> Result<CachedToken, TokenError> {
-    fetch(server.endpoint(Issuer::try_from(issuer).unwrap(), auth)).await
-}
-
-/// A server whose metadata stands at `path`, in the words of section 3.2.
-fn described(path: &'static str, issuer: &str) -> Server {
-    let metadata = RFC_8414_SECTION_3_2.replace("\"https://server.example.com\"", &format!("\"{issuer}\""));
-    Server::answering(&bearer(RFC_6749_SECTION_4_4_3)).answer(path, metadata)
+/// Creates a server with the metadata of RFC 8414 §3.2 at `path`, for this issuer.
+fn server_with_metadata(path: &'static str, issuer: &str) -> Server {
+    let issuer = format!("\"{issuer}\"");
+    let metadata = RFC_8414_SECTION_3_2.replace("\"https://server.example.com\"", &issuer);
+    Server::new(&with_bearer_type(RFC_6749_SECTION_4_4_3)).with_response(path, metadata)
 }
 
 #[tokio::test(start_paused = true)]
 async fn rfc_8414_section_3_1_metadata_request() {
-    let server = described(WELL_KNOWN, "https://example.com");
-    discovered(&server, "https://example.com", basic()).await.unwrap();
+    let server = server_with_metadata(WELL_KNOWN, "https://example.com");
+    fetch_by_issuer(&server, "https://example.com", basic()).await.unwrap();
     assert_eq!(server.requests()[0], format!("GET {WELL_KNOWN} HTTP/1.1\nHost: example.com\n"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn rfc_8414_section_3_1_metadata_request_for_an_issuer_with_a_path() {
+async fn rfc_8414_section_3_1_metadata_request_with_a_path() {
     const PATH: &str = "/.well-known/oauth-authorization-server/issuer1";
     for issuer in ["https://example.com/issuer1", "https://example.com/issuer1/"] {
-        let server = described(PATH, issuer);
-        discovered(&server, issuer, basic()).await.unwrap();
+        let server = server_with_metadata(PATH, issuer);
+        fetch_by_issuer(&server, issuer, basic()).await.unwrap();
         assert_eq!(server.requests()[0], format!("GET {PATH} HTTP/1.1\nHost: example.com\n"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn rfc_8414_section_3_2_metadata_response() {
-    let server = described(WELL_KNOWN, "https://server.example.com");
-    let token = discovered(&server, "https://server.example.com", basic()).await.unwrap();
+    let server = server_with_metadata(WELL_KNOWN, "https://server.example.com");
+    let token = fetch_by_issuer(&server, "https://server.example.com", basic()).await.unwrap();
     assert_eq!(token.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
     let requests = server.requests();
     assert_eq!(requests.len(), 2);
-    assert!(requests[1].starts_with("POST /token HTTP/1.1\nHost: server.example.com\n"), "{requests:?}");
+    assert!(
+        requests[1].starts_with("POST /token HTTP/1.1\nHost: server.example.com\n"),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn rfc_8414_section_3_2_a_method_that_is_not_supported_is_not_tried() {
-    let server = described(WELL_KNOWN, "https://server.example.com");
+async fn rfc_8414_section_3_2_unsupported_method_is_an_error() {
+    let server = server_with_metadata(WELL_KNOWN, "https://server.example.com");
     let auth = ClientAuth::client_secret_post("s6BhdRkqt3", "gX1fBat3bV");
-    let error = discovered(&server, "https://server.example.com", auth).await.unwrap_err();
+    let error = fetch_by_issuer(&server, "https://server.example.com", auth).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains("client_secret_basic, private_key_jwt"), "{error}");
-    assert_eq!(server.requests().len(), 1, "no secret was sent");
+    assert_eq!(server.requests().len(), 1, "the secret must not be sent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -411,19 +446,20 @@ async fn rfc_8414_section_3_3_the_issuer_must_be_identical() {
         "https://server.example.com:443",
         "https://evil.test",
     ] {
-        let server = described(WELL_KNOWN, other);
-        let error = discovered(&server, "https://server.example.com", basic()).await.unwrap_err();
+        let server = server_with_metadata(WELL_KNOWN, other);
+        let error =
+            fetch_by_issuer(&server, "https://server.example.com", basic()).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
         assert!(error.to_string().contains("another issuer"), "{error}");
-        assert_eq!(server.requests().len(), 1, "no secret was sent");
+        assert_eq!(server.requests().len(), 1, "the secret must not be sent");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn rfc_8414_section_5_the_path_of_openid_connect_is_tried_second() {
+async fn rfc_8414_section_5_openid_connect_path_is_tried_second() {
     const PATH: &str = "/issuer1/.well-known/openid-configuration";
-    let server = described(PATH, "https://example.com/issuer1");
-    discovered(&server, "https://example.com/issuer1", basic()).await.unwrap();
+    let server = server_with_metadata(PATH, "https://example.com/issuer1");
+    fetch_by_issuer(&server, "https://example.com/issuer1", basic()).await.unwrap();
     let requests = server.requests();
     assert_eq!(requests[0], format!("GET {WELL_KNOWN}/issuer1 HTTP/1.1\nHost: example.com\n"));
     assert_eq!(requests[1], format!("GET {PATH} HTTP/1.1\nHost: example.com\n"));

@@ -1,64 +1,70 @@
-//! What is told to `tracing` and counted with `metrics`, name by name as in the chapter of the documentation.
+//! The events of `tracing` and the metrics of the `metrics` facade, compared with the names in the
+//! chapter of the documentation.
 //!
-//! A binary of its own, one test after the other: what `tracing` knows of its callsites is shared by all threads, and a test
-//! that listens would miss what another one comes across for the first time.
+//! These tests need a binary of their own and run one after another. `tracing` caches for the whole
+//! process which callsites have a subscriber, so parallel tests could miss each other's events.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // that is how a test fails
+// The history moves the wall clock.
+#![cfg(feature = "test-util")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
 #[path = "../it/support.rs"]
-#[allow(dead_code)] // of what the other tests need
+#[allow(dead_code)] // the fixtures that only other tests use
 mod support;
 
 use std::{num::NonZeroU32, time::Duration};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{Asleep, Plan, World};
+use crate::support::{Reply, SleptTime, TestSetup};
 
 const CHAPTER: &str = include_str!("../../src/docs/telemetry.md");
 
-/// Held by each test.
-async fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::const_new(());
-    ALONE.lock().await
+/// Returns a guard that each test holds while it runs.
+async fn run_alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::const_new(());
+    LOCK.lock().await
 }
 
-/// A history in which everything happens that is counted.
-async fn an_eventful_history() {
-    let asleep = Asleep::default();
-    let world = World::with(|cache| {
-        let most = NonZeroU32::new(6).unwrap();
-        asleep.wall_clock(cache.name("orders").token_request_limit(most, Duration::from_secs(86_400)))
+/// Runs a history that emits every event and updates every metric at least once.
+async fn run_history() {
+    let slept_time = SleptTime::default();
+    let setup = TestSetup::with_settings(|cache| {
+        let limit = NonZeroU32::new(6).unwrap();
+        let cache = cache.name("orders");
+        slept_time.wall_clock(cache.token_request_limit(limit, Duration::from_secs(86_400)))
     });
-    world.issuer.plan([Plan::Fail]);
-    world.get().await.unwrap_err(); // waited, failed
+    setup.source.script([Reply::Fail]);
+    setup.get().await.unwrap_err(); // waited, refresh failed
     tokio::time::sleep(Duration::from_secs(2)).await;
-    world.get().await.unwrap(); // waited, fetched, attached
-    world.api.revoke(1);
-    let (one, other) = tokio::join!(world.get(), world.get()); // two refused, one late; waited, recovered
+    setup.get().await.unwrap(); // waited, refreshed, attached
+    setup.api.revoke(1);
+    // Both are rejected, one of them late. Both wait, and both retries are accepted.
+    let (one, other) = tokio::join!(setup.get(), setup.get());
     assert!(one.unwrap().is_success() && other.unwrap().is_success());
     for number in 2..5 {
-        world.api.revoke(number);
+        setup.api.revoke(number);
     }
-    world.issuer.plan([Plan::IssueRevoked]);
-    world.get().await.unwrap(); // refused, waited, futile
-    world.get().await.unwrap(); // refused, no help
+    setup.source.script([Reply::IssueRevoked]);
+    setup.get().await.unwrap(); // rejected, waited, retry rejected
+    setup.get().await.unwrap(); // rejected, refresh suppressed by the breaker
     tokio::time::advance(Duration::from_secs(2520)).await;
-    world.get().await.unwrap(); // renewed behind
+    setup.get().await.unwrap(); // stale, refreshed in the background
     tokio::task::yield_now().await;
     tokio::time::advance(Duration::from_secs(30)).await;
-    world.get().await.unwrap(); // looked at
-    asleep.for_another(Duration::from_secs(600));
+    setup.get().await.unwrap(); // remaining lifetime updated
+    slept_time.add(Duration::from_secs(600));
     tokio::time::advance(Duration::from_secs(30)).await;
-    world.get().await.unwrap(); // older than it seemed
-    world.cache.invalidate(world.cache.current().unwrap().generation());
-    world.get().await.unwrap(); // the last that is allowed
-    let elsewhere = http::Request::get("https://elsewhere.test/").body(support::Body::default()).unwrap();
-    tower::ServiceExt::oneshot(world.client.clone(), elsewhere).await.unwrap(); // no token
-    let mut own = support::get("/");
-    own.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
-    tower::ServiceExt::oneshot(world.client.clone(), own).await.unwrap(); // none, either
-    world.cache.close();
+    setup.get().await.unwrap(); // wall clock jumped
+    setup.cache.invalidate(setup.cache.current().unwrap().generation());
+    setup.get().await.unwrap(); // last token request that the limit allows
+    let other_origin = http::Request::get("https://elsewhere.test/");
+    let other_origin = other_origin.body(support::Body::default()).unwrap();
+    tower::ServiceExt::oneshot(setup.client.clone(), other_origin).await.unwrap(); // no token
+    let mut own_header = support::get("/");
+    own_header.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
+    tower::ServiceExt::oneshot(setup.client.clone(), own_header).await.unwrap(); // no token
+    setup.cache.close();
 }
 
 #[cfg(feature = "metrics")]
@@ -67,49 +73,55 @@ mod metrics {
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
 
-    use super::{CHAPTER, alone, an_eventful_history};
-    use crate::support::{Asleep, World};
+    use super::{CHAPTER, run_alone, run_history};
+    use crate::support::{SleptTime, TestSetup};
 
-    /// What a history leaves behind in a recorder.
-    async fn counted() -> Snapshot {
-        let _alone = alone().await;
+    /// Returns the metrics that the history records.
+    async fn metrics_of_history() -> Snapshot {
+        let _alone = run_alone().await;
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         let guard = metrics::set_default_local_recorder(&recorder);
-        an_eventful_history().await;
+        run_history().await;
         drop(guard);
         snapshotter.snapshot()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_happening_is_counted_once() {
-        let mut counted: Vec<String> = (counted().await.into_vec().into_iter())
+    async fn each_event_is_counted_once() {
+        let metrics = metrics_of_history().await.into_vec();
+        let mut lines: Vec<String> = metrics
+            .into_iter()
             .map(|(key, _, _, value)| {
-                let labels = key.key().labels().filter(|label| label.key() != "cache");
+                let key = key.key();
+                let labels = key.labels().map(|label| (label.key(), label.value()));
+                let (cache, others): (Vec<_>, Vec<_>) =
+                    labels.partition(|(name, _)| *name == "cache");
+                assert!(cache.contains(&("cache", "orders")));
                 let labels: Vec<_> =
-                    labels.map(|label| format!(" {}={}", label.key(), label.value())).collect();
-                assert!(key.key().labels().any(|label| (label.key(), label.value()) == ("cache", "orders")));
+                    others.iter().map(|(name, value)| format!(" {name}={value}")).collect();
                 let value = match value {
                     DebugValue::Counter(count) => count.to_string(),
                     DebugValue::Gauge(value) => format!("{value:.0}"),
-                    DebugValue::Histogram(_) => unreachable!("there is none"),
+                    DebugValue::Histogram(_) => unreachable!("the crate has no histogram"),
                 };
-                format!("{}{} {value}", key.key().name().trim_start_matches("tower_oauth_"), labels.concat())
+                let name = key.name().trim_start_matches("tower_oauth_");
+                format!("{name}{} {value}", labels.concat())
             })
             .collect();
-        counted.sort();
+        lines.sort();
         assert_eq!(
-            counted,
+            lines,
             [
                 "attached_total 13",
-                "fetch_failed_total kind=transport 1",
-                "fetched_total 5",
-                "futile_total 1",
                 "limit_reached_total 1",
-                "recovered_total 3",
-                "refused_total 6",
-                "suppressed_total reason=late 2",
-                "suppressed_total reason=no_help 1",
+                "refresh_failed_total kind=transport 1",
+                "refresh_suppressed_total reason=breaker_open 1",
+                "refresh_suppressed_total reason=late 2",
+                "refreshed_total 5",
+                "rejected_total 6",
+                "retry_accepted_total 3",
+                "retry_rejected_total 1",
                 "token_remaining_seconds 3600",
                 "waited_total 6",
             ]
@@ -117,12 +129,12 @@ mod metrics {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_of_a_token_is_looked_at_every_half_a_minute_of_use() {
-        let _alone = alone().await;
+    async fn remaining_lifetime_is_updated_every_30_s_of_use() {
+        let _alone = run_alone().await;
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         let _guard = metrics::set_default_local_recorder(&recorder);
-        // Zero where it was not set since it was last asked for.
+        // A snapshot resets the gauge, so zero means that it was not set after the last snapshot.
         let remaining = || {
             let metrics = snapshotter.snapshot().into_vec();
             let gauge = metrics.into_iter().find_map(|(_, _, _, value)| match value {
@@ -131,27 +143,28 @@ mod metrics {
             });
             gauge.map(f64::round).map(|value| format!("{value}"))
         };
-        let asleep = Asleep::default();
-        let world = World::with(|cache| asleep.wall_clock(cache));
-        let mut seen = Vec::new();
+        let slept_time = SleptTime::default();
+        let setup = TestSetup::with_settings(|cache| slept_time.wall_clock(cache));
+        let mut values = Vec::new();
         for (awake, slept) in [(0, 0), (29, 0), (1, 0), (30, 600)] {
-            asleep.for_another(Duration::from_secs(slept));
+            slept_time.add(Duration::from_secs(slept));
             tokio::time::advance(Duration::from_secs(awake)).await;
-            world.get().await.unwrap();
-            seen.push(remaining());
+            setup.get().await.unwrap();
+            values.push(remaining());
         }
-        let seen: Vec<_> = seen.iter().map(Option::as_deref).collect();
-        assert_eq!(seen, [Some("3600"), Some("0"), Some("3570"), Some("2940")]);
+        let values: Vec<_> = values.iter().map(Option::as_deref).collect();
+        assert_eq!(values, [Some("3600"), Some("0"), Some("3570"), Some("2940")]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_chapter_has_all_names_and_no_others() {
-        let counted = counted().await.into_vec();
-        let names: BTreeSet<&str> = counted.iter().map(|(key, ..)| key.key().name()).collect();
-        let described = CHAPTER.split('`').filter(|word| word.starts_with("tower_oauth_")).collect();
-        assert_eq!(names, described);
-        for (key, unit, what, _) in &counted {
-            assert!(unit.is_some() && what.is_some(), "{key:?} is described to the recorder");
+    async fn chapter_lists_exactly_the_metrics() {
+        let metrics = metrics_of_history().await.into_vec();
+        let names: BTreeSet<&str> = metrics.iter().map(|(key, ..)| key.key().name()).collect();
+        let listed = CHAPTER.split('`').filter(|word| word.starts_with("tower_oauth_")).collect();
+        assert_eq!(names, listed);
+        for (key, unit, description, _) in &metrics {
+            let is_described = unit.is_some() && description.is_some();
+            assert!(is_described, "{key:?} has no unit or no description");
         }
     }
 }
@@ -170,12 +183,12 @@ mod tracing {
         span,
     };
 
-    use super::{CHAPTER, alone, an_eventful_history};
-    use crate::support::{Log, World, lock};
+    use super::{CHAPTER, run_alone, run_history};
+    use crate::support::{CapturedLog, TestSetup, lock};
 
-    /// What is told to a subscriber: each span and event with its fields.
+    /// A subscriber that records the metadata and the fields of each span and event.
     #[derive(Clone, Default)]
-    struct Told(Arc<Mutex<Vec<(&'static Metadata<'static>, String)>>>);
+    struct Recorder(Arc<Mutex<Vec<(&'static Metadata<'static>, String)>>>);
 
     struct Fields(String);
 
@@ -183,6 +196,7 @@ mod tracing {
         fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
             match field.name() {
                 "message" => write!(self.0, "{value:?};"),
+                // Durations differ from run to run.
                 name if name.ends_with("_s") => write!(self.0, " {name}"),
                 name => write!(self.0, " {name}={value:?}"),
             }
@@ -190,7 +204,7 @@ mod tracing {
         }
     }
 
-    impl Subscriber for Told {
+    impl Subscriber for Recorder {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
             metadata.target() == "tower_oauth"
         }
@@ -215,92 +229,99 @@ mod tracing {
         fn exit(&self, _: &span::Id) {}
     }
 
-    async fn told() -> Vec<(&'static Metadata<'static>, String)> {
-        let _alone = alone().await;
-        let told = Told::default();
-        let guard = tracing::subscriber::set_default(told.clone());
-        an_eventful_history().await;
+    /// Returns the spans and events of the history.
+    async fn events_of_history() -> Vec<(&'static Metadata<'static>, String)> {
+        let _alone = run_alone().await;
+        let recorder = Recorder::default();
+        let guard = tracing::subscriber::set_default(recorder.clone());
+        run_history().await;
         drop(guard);
-        lock(&told.0).clone()
+        lock(&recorder.0).clone()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_history_is_told_with_generations_reasons_and_durations() {
-        let told: Vec<String> = (told().await.into_iter())
+    async fn events_have_generations_reasons_and_durations() {
+        let events = events_of_history().await;
+        let lines: Vec<String> = events
+            .into_iter()
             .map(|(metadata, fields)| {
-                format!("{} {fields}", metadata.level()).replace(" cache=\"orders\"", "")
+                let line = format!("{} {fields}", metadata.level());
+                let line = line.replace(" cache=\"orders\"", "");
+                // The length of the back-off is random.
+                line.split(" no further attempt for").next().unwrap().to_owned()
             })
-            .map(|line| line.split(" no further attempt for").next().unwrap().to_owned()) // a matter of chance
             .collect();
         assert_eq!(
-            told,
+            lines,
             [
                 r#"DEBUG token_refresh; reason="first""#,
-                "DEBUG somebody waits for a token;",
-                r#"WARN no new token; kind="transport" reason="first" error=the issuer is down; check the URL, the network and the TLS trust;"#,
+                "DEBUG waiting for a token;",
+                concat!(
+                    r#"WARN token refresh failed; kind="transport" reason="first" "#,
+                    "error=the issuer is down; check the URL, the network and the TLS trust;",
+                ),
                 r#"DEBUG token_refresh; reason="first""#,
-                "DEBUG somebody waits for a token;",
-                r#"INFO a new token; generation=1 reason="first" lifetime_s took_s"#,
-                "DEBUG the token was refused; generation=1 status=401",
-                r#"DEBUG token_refresh; reason="refused" replaces=1"#,
-                "DEBUG somebody waits for a token;",
-                "DEBUG the token was refused; generation=1 status=401",
-                r#"DEBUG the refusal costs no refresh; generation=1 reason="late""#,
-                "DEBUG somebody waits for a token;",
-                r#"INFO a new token; generation=2 reason="refused" lifetime_s took_s"#,
-                "DEBUG the repeated request was accepted; generation=2",
-                "DEBUG the repeated request was accepted; generation=2",
-                "DEBUG the token was refused; generation=2 status=401",
-                r#"DEBUG token_refresh; reason="refused" replaces=2"#,
-                "DEBUG somebody waits for a token;",
-                r#"INFO a new token; generation=3 reason="refused" lifetime_s took_s"#,
-                "DEBUG the token was refused; generation=3 status=401",
-                "WARN the repeated request was refused, too; generation=3",
-                "DEBUG the token was refused; generation=3 status=401",
-                r#"DEBUG the refusal costs no refresh; generation=3 reason="no_help""#,
+                "DEBUG waiting for a token;",
+                r#"INFO token refreshed; generation=1 reason="first" lifetime_s took_s"#,
+                "DEBUG token rejected; generation=1 status=401",
+                r#"DEBUG token_refresh; reason="rejected" replaces=1"#,
+                "DEBUG waiting for a token;",
+                "DEBUG token rejected; generation=1 status=401",
+                r#"DEBUG refresh suppressed; generation=1 reason="late""#,
+                "DEBUG waiting for a token;",
+                r#"INFO token refreshed; generation=2 reason="rejected" lifetime_s took_s"#,
+                "DEBUG request retried successfully; generation=2",
+                "DEBUG request retried successfully; generation=2",
+                "DEBUG token rejected; generation=2 status=401",
+                r#"DEBUG token_refresh; reason="rejected" replaces=2"#,
+                "DEBUG waiting for a token;",
+                r#"INFO token refreshed; generation=3 reason="rejected" lifetime_s took_s"#,
+                "DEBUG token rejected; generation=3 status=401",
+                "WARN retried request rejected; generation=3",
+                "DEBUG token rejected; generation=3 status=401",
+                r#"DEBUG refresh suppressed; generation=3 reason="breaker_open""#,
                 r#"DEBUG token_refresh; reason="stale" replaces=3"#,
-                r#"INFO a new token; generation=4 reason="stale" lifetime_s took_s"#,
-                "DEBUG the token was refused; generation=3 status=401",
-                r#"DEBUG the refusal costs no refresh; generation=3 reason="late""#,
-                "DEBUG the repeated request was accepted; generation=4",
-                "INFO the machine slept, and the token is so much older; slept_s",
-                r#"DEBUG token_refresh; reason="refused" replaces=4"#,
-                "WARN this was the last token request that the limit of the cache allows for now; next_request_s",
-                "DEBUG somebody waits for a token;",
-                r#"INFO a new token; generation=5 reason="refused" lifetime_s took_s"#,
-                r#"DEBUG a request goes out without a token; reason="origin""#,
-                r#"DEBUG a request goes out without a token; reason="header""#,
-                "DEBUG the cache is closed;",
+                r#"INFO token refreshed; generation=4 reason="stale" lifetime_s took_s"#,
+                "DEBUG token rejected; generation=3 status=401",
+                r#"DEBUG refresh suppressed; generation=3 reason="late""#,
+                "DEBUG request retried successfully; generation=4",
+                "INFO wall clock jumped; slept_s",
+                r#"DEBUG token_refresh; reason="rejected" replaces=4"#,
+                "WARN token request limit reached; next_request_s",
+                "DEBUG waiting for a token;",
+                r#"INFO token refreshed; generation=5 reason="rejected" lifetime_s took_s"#,
+                r#"DEBUG request sent without a token; reason="origin""#,
+                r#"DEBUG request sent without a token; reason="authorization_header""#,
+                "DEBUG token cache closed;",
             ]
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresh_follows_from_the_span_of_whoever_came_first_and_is_told_within_its_own() {
-        let _alone = alone().await;
-        let log = Log::default();
+    async fn refresh_result_is_logged_in_the_refresh_span() {
+        let _alone = run_alone().await;
+        let log = CapturedLog::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
             .with_ansi(false)
             .with_writer(log.clone())
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        let world = World::with(|cache| cache.name("orders"));
+        let setup = TestSetup::with_settings(|cache| cache.name("orders"));
         let caller = tracing::info_span!("caller");
-        tracing::Instrument::instrument(world.get(), caller).await.unwrap();
+        tracing::Instrument::instrument(setup.get(), caller).await.unwrap();
         drop(guard);
         let log = log.text();
-        let line = |message: &str| log.lines().find(|line| line.contains(message)).unwrap().to_owned();
-        assert!(line("somebody waits").contains("caller: tower_oauth:"), "{log}");
-        let told = line("a new token");
-        assert!(
-            told.contains("INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:"),
-            "{told}"
-        );
+        let line =
+            |message: &str| log.lines().find(|line| line.contains(message)).unwrap().to_owned();
+        assert!(line("waiting for a token").contains("caller: tower_oauth:"), "{log}");
+        let refreshed = line("token refreshed");
+        let span = "INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:";
+        assert!(refreshed.contains(span), "{refreshed}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_chapter_has_all_messages_with_their_levels_and_fields_and_no_others() {
+    async fn chapter_lists_exactly_the_events() {
         let row = |(metadata, fields): (&'static Metadata<'static>, String)| {
             let message = fields.split(';').next().unwrap().to_owned();
             let fields: Vec<_> = (metadata.fields().iter())
@@ -309,15 +330,15 @@ mod tracing {
                 .collect();
             (message, metadata.level().to_string(), fields.join(", "))
         };
-        let told: BTreeSet<_> = told().await.into_iter().map(row).collect();
-        let rows = CHAPTER.lines().filter(|line| line.starts_with("| \"") || line.starts_with("| span"));
-        let described: BTreeSet<_> = rows
+        let emitted: BTreeSet<_> = events_of_history().await.into_iter().map(row).collect();
+        let is_row = |line: &&str| line.starts_with("| \"") || line.starts_with("| span");
+        let listed: BTreeSet<_> = (CHAPTER.lines().filter(is_row))
             .map(|line| {
                 let cells: Vec<_> = line.split('|').map(str::trim).collect();
                 let message = cells[1].trim_start_matches("span ").replace(['"', '`'], "");
                 (message, cells[2].to_uppercase(), cells[3].replace('`', ""))
             })
             .collect();
-        assert_eq!(told, described);
+        assert_eq!(emitted, listed);
     }
 }

@@ -1,4 +1,4 @@
-//! Faults of the API that takes the tokens.
+//! Faults of the API that receives the tokens.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::advance;
 
@@ -17,20 +17,19 @@ use super::{
     caller::Caller,
     endpoint::{Port, SECRET},
 };
-use crate::{
-    loopback::{Authority, serve},
-    support::Asleep,
-};
+use crate::loopback::{Authority, serve};
+#[cfg(feature = "test-util")]
+use crate::support::SleptTime;
 
-/// A caller of an API that answers 401 where `refuses` says so, and 200 else.
-async fn facing<F>(authority: &Authority, refuses: F) -> Caller
+/// Returns a caller of an API that answers 401 if `rejects` returns true, and 200 otherwise.
+async fn caller_of_api<F>(authority: &Authority, rejects: F) -> Caller
 where
-    F: Fn(&http::HeaderMap) -> bool + Send + Sync + 'static,
+    F: Fn(&HeaderMap) -> bool + Send + Sync + 'static,
 {
-    let refuses = Arc::new(refuses);
+    let rejects = Arc::new(rejects);
     let api = serve(move |request| {
         let mut response = Response::<Full<Bytes>>::default();
-        if refuses(request.headers()) {
+        if rejects(request.headers()) {
             *response.status_mut() = StatusCode::UNAUTHORIZED;
         }
         std::future::ready(response)
@@ -41,7 +40,7 @@ where
     Caller::of_api(api, port.endpoint(SECRET))
 }
 
-/// A request a second, for so many seconds.
+/// Sends one request per second.
 async fn call_each_second(caller: &mut Caller, seconds: usize) {
     for _ in 0..seconds {
         caller.get().await;
@@ -50,51 +49,60 @@ async fn call_each_second(caller: &mut Caller, seconds: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_that_answers_401_to_everything_costs_a_few_tokens() {
+async fn api_that_rejects_every_token_costs_few_refreshes() {
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = Arc::clone(&broken);
-    let mut caller = facing(&Authority::default(), move |_| is_broken.load(Ordering::SeqCst)).await;
+    let rejects = move |_: &HeaderMap| is_broken.load(Ordering::SeqCst);
+    let mut caller = caller_of_api(&Authority::default(), rejects).await;
     call_each_second(&mut caller, 600).await;
     broken.store(false, Ordering::SeqCst);
-    caller.fault_is_over();
+    caller.end_fault();
     caller.get().await;
-    caller.is_row("API answers 401 to everything: 10 minutes, a request each second");
+    caller.assert_row("API answers 401 to everything: 10 minutes, a request each second");
 }
 
+/// Two replicas answer in turns, and one of them learns of each token late. The breaker blocks
+/// refreshes for longer and longer, until a token stays in use for longer than the lag.
 #[tokio::test(start_paused = true)]
-async fn an_api_of_which_one_replica_lags_behind_costs_a_few_tokens_until_they_are_left_in_use_for_long_enough()
- {
+async fn lagging_api_replica_costs_few_refreshes() {
     const LAG: Duration = Duration::from_secs(10);
     let authority = Authority::default();
-    let lags = Arc::new(AtomicBool::new(true));
-    let (knows, is_lagging, turn) = (authority.clone(), Arc::clone(&lags), AtomicUsize::new(0));
-    let mut caller = facing(&authority, move |headers| {
-        let second = turn.fetch_add(1, Ordering::SeqCst) % 2 == 1;
-        let lag = if second && is_lagging.load(Ordering::SeqCst) { LAG } else { Duration::ZERO };
-        !knows.accepts_from_age(lag, headers)
+    let lagging = Arc::new(AtomicBool::new(true));
+    let (replicas, is_lagging) = (authority.clone(), Arc::clone(&lagging));
+    let request_count = AtomicUsize::new(0);
+    let mut caller = caller_of_api(&authority, move |headers| {
+        let is_second = request_count.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+        let lag = if is_second && is_lagging.load(Ordering::SeqCst) { LAG } else { Duration::ZERO };
+        !replicas.accepts_from_age(lag, headers)
     })
     .await;
     call_each_second(&mut caller, 60).await;
-    lags.store(false, Ordering::SeqCst);
-    caller.fault_is_over();
+    lagging.store(false, Ordering::SeqCst);
+    caller.end_fault();
     caller.get().await;
-    caller.in_sum();
-    caller.is_row("two replicas in turns, one learns of tokens 10 s late: a minute, a request each second");
+    caller.summarize_outcomes();
+    caller.assert_row(
+        "two replicas in turns, one learns of tokens 10 s late: a minute, a request each second",
+    );
 }
 
+#[cfg(feature = "test-util")]
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_slept_does_not_send_the_token_that_died_meanwhile() {
-    let (authority, asleep) = (Authority::default(), Asleep::default());
+async fn token_that_expired_during_system_sleep_is_not_sent() {
+    let (authority, slept) = (Authority::default(), SleptTime::default());
     let api = authority.api().await;
     let port = Port::new();
     port.serve(&authority, []);
-    let mut caller = Caller::with(api, port.endpoint(SECRET), |cache| asleep.wall_clock(cache));
+    let endpoint = port.endpoint(SECRET);
+    let mut caller = Caller::with_settings(api, endpoint, |cache| slept.wall_clock(cache));
     caller.get().await;
     authority.revoke_all();
-    asleep.for_another(Duration::from_secs(2 * 3600));
+    slept.add(Duration::from_secs(2 * 3600));
     advance(Duration::from_secs(30)).await;
-    caller.fault_is_over();
+    caller.end_fault();
     caller.get().await;
     assert_eq!(authority.refusals(), 0);
-    caller.is_row("machine asleep for 2 hours, one-hour tokens; the next request comes 30 s after");
+    caller.assert_row(
+        "machine asleep for 2 hours, one-hour tokens; the next request comes 30 s after",
+    );
 }

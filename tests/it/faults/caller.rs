@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,51 +13,53 @@ use http::{Request, Uri};
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_oauth::{
-    AccessToken, CachedToken, ClientCredentials, OAuth, OAuthLayer, Origins, TokenCache, TokenCacheBuilder,
-    TokenEndpoint, TokenError, TokenSource,
+    AccessToken, CachedToken, ClientCredentials, FetchContext, OAuth, OAuthLayer, Origins,
+    TokenCache, TokenCacheBuilder, TokenEndpoint, TokenError, TokenSource,
 };
 
-use super::{range, row};
+use super::table;
 use crate::{
     loopback::{Authority, HyperClient, http1_client},
     support::{Body, StoppedClock, token_error},
 };
 
-/// The least that is told apart.
+/// The resolution of time measurements.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Somebody with a real HTTP client under the layer, who keeps a record of what it sees.
+/// A user of a real HTTP client under the layer. Records the outcome of each request.
 pub(super) struct Caller {
     cache: TokenCache,
     client: OAuth<HyperClient>,
     api: Uri,
-    token_requests: Arc<Counter>,
-    seen: Vec<String>,
+    token_requests: Arc<RequestCounter>,
+    /// The outcomes in order. Equal outcomes in a row are recorded once.
+    outcomes: Vec<String>,
+    /// The number of occurrences of each outcome.
     counts: BTreeMap<String, usize>,
-    blocked: Option<TokenError>,
-    over: Option<Instant>,
+    last_error: Option<TokenError>,
+    fault_ended_at: Option<Instant>,
     _clock: StoppedClock,
 }
 
 impl Caller {
-    /// Of an API that takes the tokens of the authority.
+    /// Builds a caller of an API that accepts the tokens of `authority`.
     pub(super) async fn new(endpoint: TokenEndpoint, authority: &Authority) -> Self {
         Self::of_api(authority.api().await, endpoint)
     }
 
     pub(super) fn of_api(api: SocketAddr, endpoint: TokenEndpoint) -> Self {
-        Self::with(api, endpoint, |cache| cache)
+        Self::with_settings(api, endpoint, |cache| cache)
     }
 
-    /// Whose cache has settings of its own.
-    pub(super) fn with(
+    pub(super) fn with_settings(
         api: SocketAddr,
         endpoint: TokenEndpoint,
         settings: impl FnOnce(TokenCacheBuilder) -> TokenCacheBuilder,
     ) -> Self {
         let clock = StoppedClock::new();
         let token_requests = Arc::default();
-        let source = Counted(ClientCredentials::new(endpoint), Arc::clone(&token_requests));
+        let grant = ClientCredentials::new(endpoint);
+        let source = CountingSource { grant, counter: Arc::clone(&token_requests) };
         let cache = settings(TokenCache::builder(source)).build();
         let api = format!("http://{api}");
         let layer = OAuthLayer::new(cache.clone(), Origins::new([&*api]).unwrap());
@@ -65,44 +68,49 @@ impl Caller {
             client: ServiceBuilder::new().layer(layer).service(http1_client()),
             api: api.parse().unwrap(),
             token_requests,
-            seen: Vec::new(),
+            outcomes: Vec::new(),
             counts: BTreeMap::new(),
-            blocked: None,
-            over: None,
+            last_error: None,
+            fault_ended_at: None,
             _clock: clock,
         }
     }
 
     pub(super) fn token_requests(&self) -> usize {
-        self.token_requests.begun.load(Ordering::SeqCst)
+        self.token_requests.started.load(Ordering::SeqCst)
     }
 
     pub(super) fn token(&self) -> CachedToken {
-        self.cache.current().expect("a token that can be used")
+        self.cache.current().expect("a usable token")
     }
 
-    /// One request. What it comes to is noted, where it is news.
+    /// Sends one request and records its outcome.
     pub(super) async fn get(&mut self) {
         let started = Instant::now();
-        let (what, blocked) = self.answer().await;
+        let (outcome, error) = self.send().await;
         let took = started.elapsed();
-        let what = if took.is_zero() { what } else { format!("{what} after {:.0} s", took.as_secs_f64()) };
-        self.blocked = blocked;
-        *self.counts.entry(what.clone()).or_default() += 1;
-        if self.seen.last() != Some(&what) {
-            self.seen.push(what);
+        let outcome = if took.is_zero() {
+            outcome
+        } else {
+            format!("{outcome} after {:.0} s", took.as_secs_f64())
+        };
+        self.last_error = error;
+        *self.counts.entry(outcome.clone()).or_default() += 1;
+        if self.outcomes.last() != Some(&outcome) {
+            self.outcomes.push(outcome);
         }
-        // A renewal behind belongs to it, too.
+        // The request may have started a background refresh. Its token request must end before the
+        // test moves the clock.
         while self.token_requests.is_busy() {
             tokio::task::yield_now().await;
         }
     }
 
-    fn answer(&self) -> impl Future<Output = (String, Option<TokenError>)> + use<> {
+    fn send(&self) -> impl Future<Output = (String, Option<TokenError>)> + use<> {
         let request = Request::get(self.api.clone()).body(Body::default()).unwrap();
-        let answer = self.client.clone().oneshot(request);
+        let response = self.client.clone().oneshot(request);
         async {
-            match answer.await {
+            match response.await {
                 Ok(response) => (response.status().as_u16().to_string(), None),
                 Err(error) => {
                     let error = token_error(&error);
@@ -112,7 +120,7 @@ impl Caller {
         }
     }
 
-    /// [`get`](Self::get) of what hangs: given up at its time limit, and not a moment before.
+    /// Sends a request that hangs. Checks that it fails at its time limit and not earlier.
     pub(super) async fn get_until(&mut self, limit: Duration, hangs: impl Future<Output = ()>) {
         let started = Instant::now();
         let time_passes = async {
@@ -124,60 +132,77 @@ impl Caller {
         };
         tokio::select! {
             biased;
-            () = self.get() => assert!(started.elapsed() >= limit, "given up too early"),
-            () = time_passes => panic!("not given up within {limit:?}"),
+            () = self.get() => assert!(started.elapsed() >= limit, "failed before {limit:?}"),
+            () = time_passes => panic!("did not fail within {limit:?}"),
         }
     }
 
-    /// Waits for as long as the error says. A moment before that it is still the answer, and costs nothing.
+    /// Waits until the last error allows the next attempt. Checks that a request one tick earlier
+    /// gets the same error without a token request.
     pub(super) async fn wait(&mut self) {
         let error = self.error().clone();
-        let (left, token_requests) = (error.next_attempt_in().expect("a back-off"), self.token_requests());
+        let left = error.next_attempt_in().expect("the error has a back-off");
+        let token_requests = self.token_requests();
         advance(left.saturating_sub(TICK)).await;
-        let (_, still) = self.answer().await;
+        let (_, still) = self.send().await;
         assert_eq!(still.expect("an error").to_string(), error.to_string());
         assert_eq!(self.token_requests(), token_requests);
         advance(TICK).await;
     }
 
-    /// Notes how many requests came to what, in the place of what came after what: for a fault that comes and goes.
-    pub(super) fn in_sum(&mut self) {
-        let not_well = self.counts.iter().filter(|(what, _)| *what != "200");
-        self.seen = not_well.map(|(what, count)| format!("{what} to {count} requests")).collect();
-        self.seen.push("200".to_owned());
+    /// Replaces the sequence of outcomes by their counts, for a fault that comes and goes.
+    pub(super) fn summarize_outcomes(&mut self) {
+        let failures = self.counts.iter().filter(|(outcome, _)| *outcome != "200");
+        self.outcomes =
+            failures.map(|(outcome, count)| format!("{outcome} to {count} requests")).collect();
+        self.outcomes.push("200".to_owned());
     }
 
-    /// From now on all is well.
-    pub(super) fn fault_is_over(&mut self) {
-        self.over = Some(Instant::now());
+    /// Records that the fault ends now.
+    pub(super) fn end_fault(&mut self) {
+        self.fault_ended_at = Some(Instant::now());
     }
 
-    /// What the last request ended with.
+    /// Returns the error of the last request.
     pub(super) fn error(&self) -> &TokenError {
-        self.blocked.as_ref().expect("an error")
+        self.last_error.as_ref().expect("an error")
     }
 
-    /// From now on all is well, and the next request is made as soon as it helps.
-    pub(super) async fn recovers(&mut self) {
-        self.fault_is_over();
+    /// Records that the fault ends now, and sends the next request when the last error allows it.
+    pub(super) async fn recover(&mut self) {
+        self.end_fault();
         self.wait().await;
         self.get().await;
     }
 
-    /// The last request was good: everything is as the chapter says.
-    pub(super) fn is_row(&self, fault: &str) {
-        let [callers_see, token_requests, recovers] = row(fault);
-        assert_eq!(self.seen.last().map(String::as_str), Some("200"), "{fault}");
-        assert_eq!(self.seen.join(", then "), callers_see, "{fault}");
-        let asked = u32::try_from(self.token_requests()).unwrap();
-        assert!(range(token_requests).contains(&asked.into()), "{fault}: {asked} token requests");
-        let took = (self.over.expect("its end").elapsed() + TICK / 2).as_millis();
+    /// Checks that the last request succeeded, and compares all outcomes, the number of token
+    /// requests and the time until recovery with the row of this fault.
+    pub(super) fn assert_row(&self, fault: &str) {
+        let [_, callers_see, token_requests, recovers_after] = table().row(fault);
+        assert_eq!(self.outcomes.last().map(String::as_str), Some("200"), "{fault}");
+        assert_eq!(self.outcomes.join(", then "), callers_see, "{fault}");
+        let started = u32::try_from(self.token_requests()).unwrap();
+        assert!(
+            range(token_requests).contains(&started.into()),
+            "{fault}: {started} token requests"
+        );
+        let ended_at = self.fault_ended_at.expect("the end of the fault");
+        let took = (ended_at.elapsed() + TICK / 2).as_millis();
         let took = f64::from(u32::try_from(took).unwrap()) / 1000.0;
-        assert!(range(recovers).contains(&took), "{fault}: recovered after {took} s");
+        assert!(range(recovers_after).contains(&took), "{fault}: recovered after {took} s");
     }
 }
 
-/// Lets everything run that can run without the network.
+/// Reads a cell with a number or a range, such as `3` or `0.8–1.2 s`.
+fn range(cell: &str) -> RangeInclusive<f64> {
+    let cell = cell.trim_end_matches(" s");
+    let (least, most) = cell.split_once('–').unwrap_or((cell, cell));
+    let number =
+        |text: &str| text.parse::<f64>().unwrap_or_else(|_| panic!("not a range: {cell:?}"));
+    number(least)..=number(most)
+}
+
+/// Lets all tasks continue that do not wait for the network or the clock.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -185,24 +210,28 @@ async fn settle() {
 }
 
 #[derive(Default)]
-struct Counter {
-    begun: AtomicUsize,
-    /// A share of it for each that has not ended.
-    under_way: Arc<()>,
+struct RequestCounter {
+    started: AtomicUsize,
+    /// Each token request in progress holds a clone.
+    in_progress: Arc<()>,
 }
 
-impl Counter {
+impl RequestCounter {
     fn is_busy(&self) -> bool {
-        Arc::strong_count(&self.under_way) > 1
+        Arc::strong_count(&self.in_progress) > 1
     }
 }
 
-struct Counted(ClientCredentials, Arc<Counter>);
+/// A source that counts the token requests of a grant.
+struct CountingSource {
+    grant: ClientCredentials,
+    counter: Arc<RequestCounter>,
+}
 
-impl TokenSource for Counted {
-    async fn fetch(&self) -> Result<AccessToken, TokenError> {
-        let _under_way = Arc::clone(&self.1.under_way);
-        self.1.begun.fetch_add(1, Ordering::SeqCst);
-        self.0.fetch().await
+impl TokenSource for CountingSource {
+    async fn fetch(&self, context: FetchContext) -> Result<AccessToken, TokenError> {
+        let _in_progress = Arc::clone(&self.counter.in_progress);
+        self.counter.started.fetch_add(1, Ordering::SeqCst);
+        self.grant.fetch(context).await
     }
 }

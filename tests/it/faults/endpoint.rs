@@ -6,25 +6,26 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
-use tower_oauth::{ClientAuth, ClientSecret, TokenEndpoint};
+use tower_oauth::{ClientAuth, Secret, TokenEndpoint};
 
 use crate::loopback::Authority;
 
 pub(super) const SECRET: &str = "S3CRET";
 const CREDENTIAL: &str = "authorization: Basic aWQ6UzNDUkVU\r\n";
 
-pub(super) fn auth(secret: impl Into<ClientSecret>) -> ClientAuth {
+pub(super) fn auth(secret: impl Into<Secret>) -> ClientAuth {
     ClientAuth::client_secret_basic("id", secret)
 }
 
-/// What becomes of one token request that was read to its end.
+/// The fault that happens to one token request after it has been read.
 pub(super) enum Fault {
-    /// This is the answer, or its beginning.
+    /// Sends this response or the beginning of one, and then handles the connection like this.
     Answer(String, Then),
-    /// A token is issued, its answer lost.
+    /// Issues a token and closes the connection without a response.
     Lost,
 }
 
+/// The handling of the connection after the response.
 #[derive(Clone, Copy)]
 pub(super) enum Then {
     Close,
@@ -32,12 +33,14 @@ pub(super) enum Then {
     Hang,
 }
 
-/// A whole answer. `head` begins with the status.
+/// Returns a complete response. `head` begins with the status.
 pub(super) fn answer(head: &str, body: &str) -> String {
-    format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let length = body.len();
+    format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// A port of loopback that stays ours while nothing listens on it, so that connections to it are refused.
+/// A port on the loopback interface. The value reserves the port while no server listens on it, so
+/// that connections to it are refused.
 pub(super) struct Port {
     address: SocketAddr,
     _bound: TcpSocket,
@@ -53,7 +56,7 @@ impl Port {
         format!("{scheme}://{}/token", self.address)
     }
 
-    pub(super) fn endpoint(&self, secret: impl Into<ClientSecret>) -> TokenEndpoint {
+    pub(super) fn endpoint(&self, secret: impl Into<Secret>) -> TokenEndpoint {
         TokenEndpoint::new(self.url("http"), auth(secret)).unwrap()
     }
 
@@ -61,14 +64,16 @@ impl Port {
         bind(self.address).listen(64).unwrap()
     }
 
-    /// A token endpoint that these faults happen to, one for each request. Then it issues tokens.
+    /// Starts a token endpoint. One of the faults happens to each of the first requests. All later
+    /// requests get a token.
     pub(super) fn serve(
         &self,
         authority: &Authority,
         faults: impl IntoIterator<Item = Fault, IntoIter: Send + 'static>,
-    ) -> Serving {
-        let (listener, authority, mut faults) = (self.listen(), authority.clone(), faults.into_iter());
-        let (seen, requests) = watch::channel(0);
+    ) -> RunningServer {
+        let (listener, authority) = (self.listen(), authority.clone());
+        let mut faults = faults.into_iter();
+        let (request_count, requests) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut hanging = Vec::new();
             loop {
@@ -79,10 +84,10 @@ impl Port {
                     Then::Reset => stream.set_zero_linger().unwrap(),
                     Then::Hang => hanging.push(stream),
                 }
-                seen.send_modify(|requests| *requests += 1);
+                request_count.send_modify(|requests| *requests += 1);
             }
         });
-        Serving { requests, task }
+        RunningServer { requests, task }
     }
 }
 
@@ -93,14 +98,14 @@ fn bind(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-pub(super) struct Serving {
+pub(super) struct RunningServer {
     requests: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
-impl Serving {
-    /// A request has been read, and whatever is said to it has been said.
-    pub(super) async fn has_seen_a_request(&mut self) {
+impl RunningServer {
+    /// Waits until the server has read a request and sent the response that its fault allows.
+    pub(super) async fn wait_for_request(&mut self) {
         self.requests.wait_for(|requests| *requests > 0).await.unwrap();
     }
 
@@ -108,7 +113,7 @@ impl Serving {
         *self.requests.borrow()
     }
 
-    /// From now on connections are refused.
+    /// Stops the server, so that later connections are refused.
     pub(super) async fn stop(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
@@ -121,7 +126,7 @@ pub(super) async fn exchange(
     authority: &Authority,
     fault: Option<Fault>,
 ) -> Then {
-    let request = read(stream).await;
+    let request = read_request(stream).await;
     let (answer, then) = match fault {
         _ if !request.contains(CREDENTIAL) => {
             (answer("401 Unauthorized", r#"{"error":"invalid_client"}"#), Then::Close)
@@ -138,13 +143,13 @@ pub(super) async fn exchange(
     then
 }
 
-/// Head and form of a token request.
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> String {
+/// Reads the head and the form of a token request.
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut request = String::new();
     while !request.ends_with("\r\n\r\ngrant_type=client_credentials") {
         let mut buffer = [0; 1024];
         let length = stream.read(&mut buffer).await.unwrap();
-        assert!(length > 0, "half a request: {request}");
+        assert!(length > 0, "the connection ended within a request: {request}");
         request.push_str(str::from_utf8(&buffer[..length]).unwrap());
     }
     request

@@ -1,4 +1,4 @@
-//! Faults of the token endpoint and of the way to it.
+//! Faults of the token endpoint and of the connection to it.
 
 use std::{
     sync::{
@@ -10,36 +10,39 @@ use std::{
 
 use tokio::time::{Instant, advance};
 use tokio_rustls::TlsAcceptor;
-use tower_oauth::{ClientSecret, TokenEndpoint};
+use tower_oauth::{Secret, TokenEndpoint};
 
 use super::{
     caller::Caller,
-    endpoint::{Fault, Port, SECRET, Serving, Then, answer, auth, exchange},
+    endpoint::{Fault, Port, RunningServer, SECRET, Then, answer, auth, exchange},
 };
 use crate::{
     loopback::{Authority, json, serve_counting},
-    support::File,
-    tls::Authority as Certificates,
+    support::TempFile,
+    tls::Authority as CertificateAuthority,
 };
 
-/// A caller, and a token endpoint to which these faults happen.
-async fn facing(faults: impl IntoIterator<Item = Fault, IntoIter: Send + 'static>) -> (Caller, Serving) {
+/// Starts a token endpoint with these faults, and returns a caller and the server.
+async fn caller_with_faults(
+    faults: impl IntoIterator<Item = Fault, IntoIter: Send + 'static>,
+) -> (Caller, RunningServer) {
     let (authority, port) = (Authority::default(), Port::new());
-    let serving = port.serve(&authority, faults);
-    (Caller::new(port.endpoint(SECRET), &authority).await, serving)
+    let server = port.serve(&authority, faults);
+    (Caller::new(port.endpoint(SECRET), &authority).await, server)
 }
 
-/// To a client that never had a token, the endpoint gives one such answer.
-async fn one_answer(head: &str, body: &str) -> Caller {
-    let (mut caller, serving) = facing([Fault::Answer(answer(head, body), Then::Close)]).await;
+/// Answers the first token request with this response, and lets the caller recover.
+async fn recover_from_response(head: &str, body: &str) -> Caller {
+    let faults = [Fault::Answer(answer(head, body), Then::Close)];
+    let (mut caller, server) = caller_with_faults(faults).await;
     caller.get().await;
-    caller.recovers().await;
-    assert_eq!(serving.requests(), caller.token_requests());
+    caller.recover().await;
+    assert_eq!(server.requests(), caller.token_requests());
     caller
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_down_at_the_start_is_asked_less_and_less_often_until_it_is_up() {
+async fn endpoint_down_at_the_start_is_retried_with_backoff() {
     let (authority, port) = (Authority::default(), Port::new());
     let mut caller = Caller::new(port.endpoint(SECRET), &authority).await;
     caller.get().await;
@@ -48,79 +51,85 @@ async fn an_endpoint_that_is_down_at_the_start_is_asked_less_and_less_often_unti
         caller.get().await;
     }
     port.serve(&authority, []);
-    caller.recovers().await;
-    caller.is_row("endpoint down at the start, for 3 attempts");
+    caller.recover().await;
+    caller.assert_row("endpoint down at the start, for 3 attempts");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_down_for_a_quarter_of_an_hour_while_a_token_is_valid_is_not_missed() {
+async fn endpoint_outage_is_bridged_by_a_valid_token() {
     const SECOND: Duration = Duration::from_secs(1);
     let (authority, port) = (Authority::default(), Port::new());
-    let serving = port.serve(&authority, []);
+    let server = port.serve(&authority, []);
     let mut caller = Caller::new(port.endpoint(SECRET), &authority).await;
     caller.get().await;
-    serving.stop().await;
+    server.stop().await;
     while !caller.token().is_stale() {
         advance(SECOND).await;
     }
-    let down = Instant::now();
-    while down.elapsed() < Duration::from_secs(15 * 60) {
+    let down_since = Instant::now();
+    while down_since.elapsed() < Duration::from_secs(15 * 60) {
         caller.get().await;
         advance(SECOND).await;
     }
     port.serve(&authority, []);
-    caller.fault_is_over();
+    caller.end_fault();
     while caller.token().is_stale() {
         advance(SECOND).await;
         caller.get().await;
     }
-    caller.is_row("endpoint down for 15 minutes, when a renewal is due");
+    caller.assert_row("endpoint down for 15 minutes, when a refresh is due");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_final_for_a_minute_and_costs_nothing_meanwhile() {
+async fn rejected_grant_is_retried_after_a_minute() {
     for code in ["invalid_grant", "unauthorized_client"] {
-        let caller = one_answer("400 Bad Request", &format!(r#"{{"error":"{code}"}}"#)).await;
-        caller.is_row("endpoint refuses: `invalid_grant`, `unauthorized_client`");
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let caller = recover_from_response("400 Bad Request", &body).await;
+        caller.assert_row("endpoint rejects: `invalid_grant`, `unauthorized_client`");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_hangs_before_its_answer_is_given_up() {
-    let (mut caller, mut serving) = facing([Fault::Answer(String::new(), Then::Hang)]).await;
-    caller.get_until(TokenEndpoint::DEFAULT_TIMEOUT, serving.has_seen_a_request()).await;
-    caller.recovers().await;
-    assert_eq!(serving.requests(), 2);
-    caller.is_row("endpoint hangs before its answer");
+async fn endpoint_that_hangs_before_its_response_times_out() {
+    let faults = [Fault::Answer(String::new(), Then::Hang)];
+    let (mut caller, mut server) = caller_with_faults(faults).await;
+    caller.get_until(TokenEndpoint::DEFAULT_TIMEOUT, server.wait_for_request()).await;
+    caller.recover().await;
+    assert_eq!(server.requests(), 2);
+    caller.assert_row("endpoint hangs before its response");
 }
 
-/// An answer that ends behind its head, and one that ends in its body.
-fn halves() -> [String; 2] {
-    ["", r#"{"access_token":"T0"#].map(|half| format!("HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n{half}"))
+/// Returns a response that ends after its head, and one that ends within its body.
+fn incomplete_responses() -> [String; 2] {
+    ["", r#"{"access_token":"T0"#]
+        .map(|body| format!("HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n{body}"))
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_hangs_in_its_answer_is_given_up() {
-    for half in halves() {
-        let (mut caller, mut serving) = facing([Fault::Answer(half, Then::Hang)]).await;
-        caller.get_until(TokenEndpoint::DEFAULT_TIMEOUT, serving.has_seen_a_request()).await;
-        caller.recovers().await;
-        assert_eq!(serving.requests(), 2);
-        caller.is_row("endpoint hangs after the head of its answer, or within the body");
+async fn endpoint_that_hangs_within_its_response_times_out() {
+    for response in incomplete_responses() {
+        let faults = [Fault::Answer(response, Then::Hang)];
+        let (mut caller, mut server) = caller_with_faults(faults).await;
+        caller.get_until(TokenEndpoint::DEFAULT_TIMEOUT, server.wait_for_request()).await;
+        caller.recover().await;
+        assert_eq!(server.requests(), 2);
+        caller.assert_row("endpoint hangs after the head of its response, or within the body");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_breaks_within_the_body_is_a_transport_error() {
-    for (half, then) in
-        halves().into_iter().flat_map(|half| [(half.clone(), Then::Reset), (half, Then::Close)])
+async fn connection_lost_within_the_body_is_a_transport_error() {
+    for (response, then) in incomplete_responses()
+        .into_iter()
+        .flat_map(|response| [(response.clone(), Then::Reset), (response, Then::Close)])
     {
-        let (mut caller, serving) = facing([Fault::Answer(half, then)]).await;
+        let (mut caller, server) = caller_with_faults([Fault::Answer(response, then)]).await;
         caller.get().await;
-        assert_eq!(caller.error().status(), Some(http::StatusCode::OK), "its head was there");
-        caller.recovers().await;
-        assert_eq!(serving.requests(), 2);
-        caller.is_row("connection reset or closed within the body");
+        let status = caller.error().status();
+        assert_eq!(status, Some(http::StatusCode::OK), "the head has been received");
+        caller.recover().await;
+        assert_eq!(server.requests(), 2);
+        caller.assert_row("connection reset or closed within the body");
     }
 }
 
@@ -128,71 +137,77 @@ const DATE: &str = "date: Sun, 06 Nov 1994 08:49:37 GMT";
 const TWO_MINUTES_LATER: &str = "Sun, 06 Nov 1994 08:51:37 GMT";
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_for_time_has_it_neither_more_nor_less() {
-    let caller = one_answer("429 Too Many Requests\r\nretry-after: 120", "").await;
-    caller.is_row("429 with `Retry-After: 120`");
-    let caller = one_answer("503 Service Unavailable\r\nretry-after: 120", "").await;
-    caller.is_row("503 with `Retry-After: 120`");
+async fn retry_after_in_seconds_is_honoured_exactly() {
+    let caller = recover_from_response("429 Too Many Requests\r\nretry-after: 120", "").await;
+    caller.assert_row("429 with `Retry-After: 120`");
+    let caller = recover_from_response("503 Service Unavailable\r\nretry-after: 120", "").await;
+    caller.assert_row("503 with `Retry-After: 120`");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_for_time_by_a_date_has_it_by_its_own_clock() {
+async fn retry_after_date_is_measured_by_the_servers_clock() {
     let until = format!("{DATE}\r\nretry-after: {TWO_MINUTES_LATER}");
-    let caller = one_answer(&format!("429 Too Many Requests\r\n{until}"), "").await;
-    caller.is_row("429 with `Retry-After` as a date, 120 s after its `Date`");
-    let caller = one_answer(&format!("503 Service Unavailable\r\n{until}"), "").await;
-    caller.is_row("503 with `Retry-After` as a date, 120 s after its `Date`");
+    let caller = recover_from_response(&format!("429 Too Many Requests\r\n{until}"), "").await;
+    caller.assert_row("429 with `Retry-After` as a date, 120 s after its `Date`");
+    let caller = recover_from_response(&format!("503 Service Unavailable\r\n{until}"), "").await;
+    caller.assert_row("503 with `Retry-After` as a date, 120 s after its `Date`");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_secret_that_is_put_right_needs_no_restart() {
+async fn corrected_secret_file_is_used_without_a_restart() {
     let (authority, port) = (Authority::default(), Port::new());
     port.serve(&authority, []);
-    let file = File::new("faults");
+    let file = TempFile::new("faults");
     file.write("wr0ng");
-    let mut caller = Caller::new(port.endpoint(ClientSecret::from_file(&file.0)), &authority).await;
+    let endpoint = port.endpoint(Secret::from_file(&file.0));
+    let mut caller = Caller::new(endpoint, &authority).await;
     caller.get().await;
     assert_eq!(caller.error().error_code(), Some("invalid_client"));
     file.write(SECRET);
-    caller.recovers().await;
-    caller.is_row("wrong secret (`invalid_client`), then the right one in its file");
+    caller.recover().await;
+    caller.assert_row("wrong secret (`invalid_client`), then the right one in its file");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_whose_answer_is_lost_is_asked_for_once_more() {
+async fn token_whose_response_is_lost_is_requested_again() {
     let (authority, port) = (Authority::default(), Port::new());
     port.serve(&authority, [Fault::Lost]);
     let mut caller = Caller::new(port.endpoint(SECRET), &authority).await;
     caller.get().await;
-    caller.recovers().await;
-    assert_eq!(authority.token_requests(), 2, "one of them for nothing");
-    caller.is_row("token issued, its answer lost");
+    caller.recover().await;
+    assert_eq!(authority.token_requests(), 2, "the first token is never used");
+    caller.assert_row("token issued, its response lost");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_of_a_captive_portal_is_no_token() {
-    let caller = one_answer("200 OK\r\ncontent-type: text/html", "<html>Accept our terms</html>").await;
-    caller.is_row("HTML with status 200 (captive portal)");
+async fn page_of_a_captive_portal_is_an_invalid_response() {
+    let (head, body) = ("200 OK\r\ncontent-type: text/html", "<html>Accept our terms</html>");
+    let caller = recover_from_response(head, body).await;
+    caller.assert_row("HTML with status 200 (captive portal)");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_is_not_followed_and_its_target_sees_nothing() {
+async fn redirect_is_not_followed() {
     let connections = Arc::<AtomicUsize>::default();
     let target = |_| std::future::ready(json(200, r#"{"access_token":"T0KEN"}"#));
     let target = serve_counting(target, Arc::clone(&connections)).await;
-    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let caller = one_answer(&format!("{status}\r\nlocation: http://{target}/token"), "").await;
-        caller.is_row("redirect (301, 302, 307, 308)");
+    let statuses =
+        ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"];
+    for status in statuses {
+        let head = format!("{status}\r\nlocation: http://{target}/token");
+        let caller = recover_from_response(&head, "").await;
+        caller.assert_row("redirect (301, 302, 307, 308)");
     }
-    assert_eq!(connections.load(Ordering::SeqCst), 0, "the secret went nowhere");
+    assert_eq!(connections.load(Ordering::SeqCst), 0, "the target must not receive the secret");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_is_not_trusted_is_refused_until_it_is_replaced() {
+async fn untrusted_certificate_fails_until_it_is_replaced() {
     let (authority, port) = (Authority::default(), Port::new());
-    let (trusted, unknown) = (Certificates::new(), Certificates::new());
+    let (trusted, unknown) = (CertificateAuthority::new(), CertificateAuthority::new());
     let listener = port.listen();
-    let endpoint = TokenEndpoint::new_trusting(port.url("https"), auth(SECRET), &trusted.pem).unwrap();
+    let endpoint =
+        TokenEndpoint::new_trusting(port.url("https"), auth(SECRET), &trusted.pem).unwrap();
     let mut caller = Caller::new(endpoint, &authority).await;
     let certificates = [unknown, trusted].map(|authority| authority.server("127.0.0.1", |_| ()));
     let server = tokio::spawn(async move {
@@ -209,7 +224,8 @@ async fn a_certificate_that_is_not_trusted_is_refused_until_it_is_replaced() {
         handshakes
     });
     caller.get().await;
-    caller.recovers().await;
-    assert_eq!(server.await.unwrap(), [false, true], "nothing is said to the first");
-    caller.is_row("certificate not trusted, then replaced");
+    caller.recover().await;
+    let handshakes = server.await.unwrap();
+    assert_eq!(handshakes, [false, true], "only the trusted server gets a request");
+    caller.assert_row("certificate not trusted, then replaced");
 }

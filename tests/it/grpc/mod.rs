@@ -1,4 +1,4 @@
-//! Over tonic: where a call is refused, and what becomes of it.
+//! gRPC calls with tonic: rejections in the head and in the trailers, and retries.
 
-mod endings;
 mod stacks;
+mod trailers;

@@ -1,95 +1,115 @@
-//! What a refusal costs in HTTP/1 connections, by the body that it has.
+//! The number of HTTP/1 connections that a rejection costs, depending on its body.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind};
+use tower_oauth::{
+    AccessToken, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, source_fn,
+};
 
 use crate::{
     loopback::{Authority, http1_client},
     support::StoppedClock,
 };
 
-/// The body of a refusal, as it is written to the wire.
+/// The body of a rejection, as it is written to the socket.
 #[derive(Clone, Copy, Debug)]
-enum Refusal {
+enum RejectionBody {
     Empty,
+    /// This many bytes.
     Sized(usize),
-    /// So many chunks of 100 bytes.
+    /// This many chunks of 100 bytes.
     Chunked(usize),
-    /// Head and body in packets of their own.
+    /// This many bytes. Head and body are written separately.
     HeadFirst(usize),
-    /// Never ends, and gives no more than its first byte.
+    /// One byte, and then neither data nor an end.
     Endless,
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_small_refusal_costs_no_connection() {
-    use Refusal::{Chunked, Empty, HeadFirst, Sized};
-    let _clock = StoppedClock::new(); // a busy machine must not use up the time for reading
-    let most = 64 * 1024;
-    let small = [Empty, Sized(100), HeadFirst(100), Chunked(1), Chunked(2), Chunked(100), HeadFirst(4000)];
-    for refusal in small.into_iter().chain([Sized(16 * 1024), Sized(most)]) {
-        assert_eq!(connections(refusal).await, 1, "{refusal:?}");
+async fn small_rejection_costs_no_connection() {
+    use RejectionBody::{Chunked, Empty, HeadFirst, Sized};
+    // The time limit for reading the body must not expire on a busy machine.
+    let _clock = StoppedClock::new();
+    let limit = 64 * 1024;
+    let bodies = [
+        Empty,
+        Sized(100),
+        HeadFirst(100),
+        Chunked(1),
+        Chunked(2),
+        Chunked(100),
+        HeadFirst(4000),
+        Sized(16 * 1024),
+        Sized(limit),
+    ];
+    for body in bodies {
+        assert_eq!(count_connections(body).await, 1, "{body:?}");
     }
 }
 
 #[tokio::test]
-async fn a_large_or_endless_refusal_costs_its_connection_and_delays_nothing() {
-    for refusal in [Refusal::Sized(1024 * 1024), Refusal::Chunked(10_000), Refusal::Endless] {
-        assert_eq!(connections(refusal).await, REQUESTS, "{refusal:?}");
+async fn large_or_endless_rejection_costs_its_connection() {
+    use RejectionBody::{Chunked, Endless, Sized};
+    for body in [Sized(1024 * 1024), Chunked(10_000), Endless] {
+        assert_eq!(count_connections(body).await, REQUESTS, "{body:?}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_that_stays_the_answer_is_whole() {
+async fn rejection_that_is_not_retried_keeps_its_whole_body() {
     let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", api.local_addr().unwrap());
     tokio::spawn(async move {
-        serve(api.accept().await.unwrap().0, Authority::default(), Refusal::Chunked(50)).await
+        let (stream, _) = api.accept().await.unwrap();
+        serve(stream, Authority::default(), RejectionBody::Chunked(50)).await
     });
-    let first = AtomicUsize::new(0);
-    let tokens = TokenCache::new(move || {
-        let is_first = first.fetch_add(1, Ordering::SeqCst) == 0;
-        let failure = TokenError::new(TokenErrorKind::Transport, "nobody there");
+    let request_count = AtomicUsize::new(0);
+    let tokens = TokenCache::new(source_fn(move |_| {
+        let is_first = request_count.fetch_add(1, Ordering::SeqCst) == 0;
+        let failure = TokenError::new(TokenErrorKind::Transport, "server unreachable");
         async move { if is_first { AccessToken::bearer("revoked") } else { Err(failure) } }
-    });
+    }));
     let oauth = OAuthLayer::new(tokens, Origins::new([&origin]).unwrap());
     let client = ServiceBuilder::new().layer(oauth).service(http1_client());
-    let response = client.oneshot(Request::get(&origin).body(Full::default()).unwrap()).await.unwrap();
+    let request = Request::get(&origin).body(Full::default()).unwrap();
+    let response = client.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 5000);
 }
 
-/// The refusals among them are as many as an origin is allowed before it has to wait.
+/// The first request gets a valid token and the other four are rejected. The circuit breaker would
+/// suppress the refresh for a fifth rejection.
 const REQUESTS: usize = 5;
 
-/// How many connections are made for the requests, one after the other, each but the first refused once.
-async fn connections(refusal: Refusal) -> usize {
+/// Sends [`REQUESTS`] requests one after the other, and returns the number of connections. Each
+/// request but the first is rejected once.
+async fn count_connections(body: RejectionBody) -> usize {
     let authority = Authority::default();
     let connections = Arc::new(AtomicUsize::new(0));
     let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = api.local_addr().unwrap();
-    let serving = tokio::spawn({
+    let server = tokio::spawn({
         let (authority, connections) = (authority.clone(), Arc::clone(&connections));
         async move {
             loop {
                 let (stream, _) = api.accept().await.unwrap();
                 connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, authority.clone(), refusal));
+                tokio::spawn(serve(stream, authority.clone(), body));
             }
         }
     });
-    let client = ServiceBuilder::new().layer(authority.layer(address).await).service(http1_client());
+    let oauth = authority.layer(address).await;
+    let client = ServiceBuilder::new().layer(oauth).service(http1_client());
     for _ in 0..REQUESTS {
         let request = Request::get(format!("http://{address}/")).body(Full::default()).unwrap();
         authority.revoke_all();
@@ -98,24 +118,29 @@ async fn connections(refusal: Refusal) -> usize {
         response.into_body().collect().await.unwrap();
     }
     assert_eq!(authority.refusals(), REQUESTS - 1);
-    serving.abort();
+    server.abort();
     connections.load(Ordering::SeqCst)
 }
 
-async fn serve(mut stream: TcpStream, authority: Authority, refusal: Refusal) -> std::io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    authority: Authority,
+    body: RejectionBody,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    while let Some(headers) = head(&mut stream).await? {
+    while let Some(headers) = read_headers(&mut stream).await? {
         if authority.accepts(&headers) {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
         } else {
-            refuse(&mut stream, refusal).await?;
+            reject(&mut stream, body).await?;
         }
     }
     Ok(())
 }
 
-/// The headers of the next request, which has no body.
-async fn head(stream: &mut TcpStream) -> std::io::Result<Option<http::HeaderMap>> {
+/// Reads the next request, which has no body, and returns its headers. Returns `None` at the end of
+/// the connection.
+async fn read_headers(stream: &mut TcpStream) -> std::io::Result<Option<HeaderMap>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {
@@ -125,36 +150,36 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<Option<http::HeaderMap>
     let text = String::from_utf8(head).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once(": "));
     let headers = lines.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-    Ok(Some(headers.collect::<Vec<(http::HeaderName, http::HeaderValue)>>().into_iter().collect()))
+    Ok(Some(headers.collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().collect()))
 }
 
-async fn refuse(stream: &mut TcpStream, refusal: Refusal) -> std::io::Result<()> {
-    let mut head = b"HTTP/1.1 401 Unauthorized\r\n".to_vec();
-    let sized = |size: usize| format!("content-length: {size}\r\n\r\n").into_bytes();
-    match refusal {
-        Refusal::Empty => head.extend(sized(0)),
-        Refusal::Sized(size) => {
-            head.extend(sized(size));
-            head.extend(vec![b'x'; size]);
+async fn reject(stream: &mut TcpStream, body: RejectionBody) -> std::io::Result<()> {
+    let mut bytes = b"HTTP/1.1 401 Unauthorized\r\n".to_vec();
+    let content_length = |size: usize| format!("content-length: {size}\r\n\r\n").into_bytes();
+    match body {
+        RejectionBody::Empty => bytes.extend(content_length(0)),
+        RejectionBody::Sized(size) => {
+            bytes.extend(content_length(size));
+            bytes.extend(vec![b'x'; size]);
         }
-        Refusal::HeadFirst(size) => {
-            head.extend(sized(size));
-            stream.write_all(&head).await?;
+        RejectionBody::HeadFirst(size) => {
+            bytes.extend(content_length(size));
+            stream.write_all(&bytes).await?;
             tokio::task::yield_now().await;
-            head = vec![b'x'; size];
+            bytes = vec![b'x'; size];
         }
-        Refusal::Chunked(count) => {
-            head.extend(b"transfer-encoding: chunked\r\n\r\n");
+        RejectionBody::Chunked(count) => {
+            bytes.extend(b"transfer-encoding: chunked\r\n\r\n");
             for _ in 0..count {
-                head.extend(format!("64\r\n{}\r\n", "x".repeat(100)).into_bytes());
+                bytes.extend(format!("64\r\n{}\r\n", "x".repeat(100)).into_bytes());
             }
-            head.extend(b"0\r\n\r\n");
+            bytes.extend(b"0\r\n\r\n");
         }
-        Refusal::Endless => {
-            head.extend(b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n");
-            stream.write_all(&head).await?;
+        RejectionBody::Endless => {
+            bytes.extend(b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n");
+            stream.write_all(&bytes).await?;
             return std::future::pending().await;
         }
     }
-    stream.write_all(&head).await
+    stream.write_all(&bytes).await
 }

@@ -1,4 +1,4 @@
-//! When a refusal may cost a token: the breaker of the library, told in another way.
+//! The rejections that may cause a refresh: a second, independent implementation of the breaker.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use tokio::time::Instant;
 use super::{MINUTE, SECOND};
 
 #[derive(Default)]
-pub(super) struct Breaker {
-    /// When the refreshes in a row began that are not known to have helped.
+pub(super) struct BreakerModel {
+    /// The start times of consecutive refreshes without a known success.
     unhelpful: Vec<Instant>,
-    /// When those in a row helped of which none is known to have done so for long.
+    /// The success times of consecutive refreshes, none of which is known to have helped for long.
     helpful: Vec<Instant>,
-    /// Whether a token was refused since the last one helped.
-    was_refused: bool,
+    /// True if a token was rejected after the last success.
+    was_rejected: bool,
 }
 
-impl Breaker {
+impl BreakerModel {
     const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
     const LONG: Duration = MINUTE;
-    /// So many that help briefly are believed.
-    const BELIEVED: usize = 3;
+    /// The number of refreshes that may help only briefly without any delay.
+    const BRIEF_SUCCESSES_WITHOUT_DELAY: usize = 3;
 
-    /// Whether a refresh may begin now. If so, it has.
-    pub(super) fn permits(&mut self) -> bool {
+    /// Returns true if a refresh may start now, and records its start.
+    pub(super) fn try_refresh(&mut self) -> bool {
         let now = Instant::now();
-        if !self.was_refused && self.has_helped_for_long_at().is_some_and(|at| at <= now) {
+        if !self.was_rejected && self.helped_for_long_at().is_some_and(|at| at <= now) {
             self.helpful.clear();
         }
-        self.was_refused = true;
-        if let Some(opens_at) = self.opens_at() {
-            if now < opens_at {
+        self.was_rejected = true;
+        if let Some(blocked_until) = self.blocked_until() {
+            if now < blocked_until {
                 return false;
             }
-            if now >= opens_at + Self::FORGOTTEN_AFTER {
+            if now >= blocked_until + Self::FORGOTTEN_AFTER {
                 *self = Self::default();
             }
         }
@@ -41,31 +41,31 @@ impl Breaker {
         true
     }
 
-    /// The request that caused the last refresh has succeeded.
-    pub(super) fn helped(&mut self) {
+    /// Records that the retry of the request that caused the last refresh succeeded.
+    pub(super) fn on_success(&mut self) {
         self.unhelpful.clear();
         self.helpful.push(Instant::now());
-        self.was_refused = false;
+        self.was_rejected = false;
     }
 
-    pub(super) fn opens_at(&self) -> Option<Instant> {
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
         let delay = |count| (1..count).fold(SECOND, |delay, _| (2 * delay).min(5 * MINUTE));
-        let in_doubt = self.helpful.len().saturating_sub(Self::BELIEVED);
+        let delayed = self.helpful.len().saturating_sub(Self::BRIEF_SUCCESSES_WITHOUT_DELAY);
         match (self.unhelpful.last(), self.helpful.last()) {
-            (Some(&began), _) => Some(began + delay(self.unhelpful.len())),
-            (None, Some(&helped)) if in_doubt > 0 => Some(helped + delay(in_doubt)),
+            (Some(&started), _) => Some(started + delay(self.unhelpful.len())),
+            (None, Some(&helped)) if delayed > 0 => Some(helped + delay(delayed)),
             (None, _) => None,
         }
     }
 
-    fn has_helped_for_long_at(&self) -> Option<Instant> {
+    fn helped_for_long_at(&self) -> Option<Instant> {
         self.helpful.last().map(|&helped| helped + Self::LONG)
     }
 
-    /// When it decides otherwise than before, without a word of anybody.
-    pub(super) fn turning_points(&self) -> impl Iterator<Item = Instant> {
-        let opens_at = self.opens_at();
-        let forgets_at = opens_at.map(|at| at + Self::FORGOTTEN_AFTER);
-        opens_at.into_iter().chain(forgets_at).chain(self.has_helped_for_long_at())
+    /// Returns the moments at which time alone changes a decision.
+    pub(super) fn change_times(&self) -> impl Iterator<Item = Instant> {
+        let blocked_until = self.blocked_until();
+        let forgotten_at = blocked_until.map(|at| at + Self::FORGOTTEN_AFTER);
+        blocked_until.into_iter().chain(forgotten_at).chain(self.helped_for_long_at())
     }
 }

@@ -1,4 +1,4 @@
-//! What each client is to do and to get.
+//! The expected state and result of each request.
 
 use http::Response;
 use tokio::time::Instant;
@@ -6,185 +6,200 @@ use tower::BoxError;
 use tower_oauth::{CachedToken, TokenError, TokenErrorKind};
 
 use super::{
-    api::{Origin, Said},
-    token::InUse,
-    world::World,
+    current_token::CurrentToken,
+    model::Model,
+    resource_server::{OriginState, ServerAnswer},
 };
 use crate::support::Body;
 
 #[derive(Default)]
-pub(super) struct Client {
+pub(super) struct ClientState {
     origin: usize,
     is_replayable: bool,
-    /// In a call of the API, or at its door.
-    pub(super) is_with_api: bool,
-    /// When last looked at, for a token.
-    waits: bool,
-    shown: Vec<InUse>,
-    said: Option<Said>,
+    /// True while a call of the resource server, or its readiness, is awaited.
+    pub(super) is_with_server: bool,
+    /// True if the last poll left the client waiting for a token.
+    waits_for_token: bool,
+    sent_with: Vec<CurrentToken>,
+    last_answer: Option<ServerAnswer>,
     retry: Option<Retry>,
 }
 
 struct Retry {
-    /// Whether the refusal took the token out of use.
-    is_cause: bool,
+    /// True if the rejection of the first attempt invalidated the token.
+    caused_refresh: bool,
 }
 
-impl Client {
-    /// How many tokens of the past the cache knows, to see that one is given again.
+impl ClientState {
+    /// The number of past tokens that the cache remembers, to recognize a token that is issued
+    /// again.
     const REMEMBERED: u64 = 8;
 
-    /// Whether the caller is to have what was said last.
+    /// Returns true if the last answer is final, so that the caller must get it.
     fn is_done(&self) -> bool {
-        self.said.is_some() && (self.retry.is_none() || self.shown.len() > 1)
+        self.last_answer.is_some() && (self.retry.is_none() || self.sent_with.len() > 1)
     }
 
-    /// Whether this is the token that was refused, as far as anybody remembers.
-    fn was_refused(&self, again: InUse) -> bool {
-        self.shown.first().is_some_and(|refused| {
-            refused.token.number == again.token.number
-                && again.generation < refused.generation + Self::REMEMBERED
+    /// Returns true if `current` is the token that was rejected and the cache still remembers that.
+    fn was_rejected_with(&self, current: CurrentToken) -> bool {
+        self.sent_with.first().is_some_and(|rejected| {
+            rejected.token.number == current.token.number
+                && current.generation < rejected.generation + Self::REMEMBERED
         })
     }
 }
 
-impl World {
-    pub(super) fn starts(&mut self, id: u64, origin: usize, is_replayable: bool) {
-        self.note(format_args!("{id} to origin {origin}, replayable: {is_replayable}"));
-        self.clients.insert(id, Client { origin, is_replayable, ..Client::default() });
+impl Model {
+    pub(super) fn on_start(&mut self, id: u64, origin: usize, is_replayable: bool) {
+        self.log(format_args!("{id} to origin {origin}, replayable: {is_replayable}"));
+        self.clients.insert(id, ClientState { origin, is_replayable, ..ClientState::default() });
     }
 
-    pub(super) fn client(&mut self, id: u64) -> &mut Client {
+    pub(super) fn client(&mut self, id: u64) -> &mut ClientState {
         self.clients.entry(id).or_default()
     }
 
-    pub(super) fn origin_of(&mut self, id: u64) -> &mut Origin {
+    pub(super) fn origin_of(&mut self, id: u64) -> &mut OriginState {
         let origin = self.client(id).origin;
         &mut self.origins[origin]
     }
 
-    pub(super) fn is_sent(&mut self, id: u64, shown: InUse) {
-        self.uses(shown);
+    pub(super) fn on_sent(&mut self, id: u64, token: CurrentToken) {
+        self.on_token_use(token);
         let client = self.client(id);
-        (client.is_with_api, client.waits) = (true, false);
-        let was_said = client.said.take();
-        let is_needless = was_said.is_some() && client.retry.is_none() || client.shown.len() > 1;
-        let was_refused = client.was_refused(shown);
-        client.shown.push(shown);
+        (client.is_with_server, client.waits_for_token) = (true, false);
+        let was_answered = client.last_answer.take().is_some();
+        let is_needless = was_answered && client.retry.is_none() || client.sent_with.len() > 1;
+        let was_rejected = client.was_rejected_with(token);
+        client.sent_with.push(token);
         if is_needless {
-            self.wrong(format_args!("{id} was sent once too often"));
+            self.fail(format_args!("{id} was sent more often than allowed"));
         }
-        if was_refused {
-            self.wrong(format_args!("{id} was sent again with the token that was refused"));
+        if was_rejected {
+            self.fail(format_args!("{id} was retried with the rejected token"));
         }
     }
 
-    /// Whoever uses a stale token has it renewed.
-    fn uses(&mut self, in_use: InUse) {
-        self.renewal_is_due |= in_use.was_stale && self.fetches.may_begin();
+    /// Records the use of a token. The use of a stale token must start a refresh.
+    fn on_token_use(&mut self, current: CurrentToken) {
+        self.refresh_is_due |= current.was_stale && self.fetches.is_surely_allowed();
     }
 
-    /// The cache is looked at after the poll in which this is answered.
-    pub(super) fn answers(&mut self, id: u64, said: Said) {
-        self.note(format_args!("{id} answered: {said:?}"));
-        let current = self.in_use().map(|in_use| in_use.generation);
+    /// Records an answer of the resource server. The cache is checked after the poll in which the
+    /// answer arrives.
+    pub(super) fn on_answer(&mut self, id: u64, answer: ServerAnswer) {
+        self.log(format_args!("{id} answered: {answer:?}"));
+        let current = self.usable_token().map(|current| current.generation);
         let client = self.client(id);
-        client.is_with_api = false;
-        client.said = Some(said);
-        let Some(shown) = client.shown.last().map(|shown| shown.generation) else { return };
-        if let Some(Retry { is_cause }) = client.retry {
-            if is_cause && said.is_success() {
-                self.origin_of(id).breaker.helped();
+        client.is_with_server = false;
+        client.last_answer = Some(answer);
+        let Some(sent_with) = client.sent_with.last().map(|token| token.generation) else { return };
+        if let Some(Retry { caused_refresh }) = client.retry {
+            if caused_refresh && answer.is_success() {
+                self.origin_of(id).breaker.on_success();
             }
             return;
         }
-        if !said.is_refusal() {
+        if !answer.is_rejection() {
             return;
         }
-        let is_cause = current == Some(shown);
-        if is_cause && !self.origin_of(id).breaker.permits() {
+        let caused_refresh = current == Some(sent_with);
+        if caused_refresh && !self.origin_of(id).breaker.try_refresh() {
             return;
         }
-        self.goes_out_of_use(shown);
+        self.invalidate(sent_with);
         let client = self.client(id);
-        client.retry = client.is_replayable.then_some(Retry { is_cause });
+        client.retry = client.is_replayable.then_some(Retry { caused_refresh });
     }
 
-    pub(super) fn is_pending(&mut self, id: u64) {
-        let there_is_one = self.in_use().is_some();
+    pub(super) fn check_pending(&mut self, id: u64) {
+        let has_token = self.usable_token().is_some();
         let client = self.client(id);
-        client.waits = !client.is_with_api;
-        if client.is_done() && client.waits {
-            self.wrong(format_args!("{id} waits with its answer there"));
-        } else if client.waits && there_is_one {
-            self.wrong(format_args!("{id} waits for a token that is there"));
+        client.waits_for_token = !client.is_with_server;
+        if client.is_done() && client.waits_for_token {
+            self.fail(format_args!("{id} is pending although its answer has arrived"));
+        } else if client.waits_for_token && has_token {
+            self.fail(format_args!("{id} waits for a token although there is one"));
         }
     }
 
-    /// Nobody has woken it since it was polled.
-    pub(super) fn is_asleep(&mut self, id: u64) {
-        if !self.client(id).is_with_api && !self.fetches.are_under_way() {
-            self.wrong(format_args!("{id} waits for a token that nobody fetches"));
+    /// Checks a client that has not been woken since its last poll.
+    pub(super) fn check_not_woken(&mut self, id: u64) {
+        if !self.client(id).is_with_server && !self.fetches.is_in_progress() {
+            self.fail(format_args!("{id} waits for a token, and no fetch is in progress"));
         }
     }
 
-    pub(super) fn is_served(&mut self, id: u64) -> bool {
-        self.client(id).said == Some(Said::Ok)
+    pub(super) fn was_served(&mut self, id: u64) -> bool {
+        self.client(id).last_answer == Some(ServerAnswer::Ok)
     }
 
-    pub(super) fn gives(&mut self, id: u64, token: &CachedToken) {
-        self.note(format_args!("{id} has generation {}", token.generation()));
-        match self.in_use() {
-            Some(in_use) if in_use.generation == token.generation().get() => self.uses(in_use),
-            _ => self.wrong("the cache gave a token that is not in use"),
+    pub(super) fn on_token(&mut self, id: u64, token: &CachedToken) {
+        self.log(format_args!("{id} got generation {}", token.generation()));
+        match self.usable_token() {
+            Some(current) if current.generation == token.generation().get() => {
+                self.on_token_use(current);
+            }
+            _ => self.fail("the cache returned a token that is not current"),
         }
     }
 
-    pub(super) fn responds(&mut self, id: u64, response: Result<Response<Body>, BoxError>) {
-        let said = self.client(id).said;
+    pub(super) fn on_response(&mut self, id: u64, response: Result<Response<Body>, BoxError>) {
+        let last_answer = self.client(id).last_answer;
         let is_done = self.client(id).is_done();
         let response = match response {
             Ok(response) => response,
             Err(error) => {
                 match error.downcast_ref() {
-                    Some(error) if !is_done => self.gives_error(id, error),
-                    None if said == Some(Said::Broken) => self.note(format_args!("{id} broke")),
-                    _ => self.wrong(format_args!("{id} failed with what nobody said: {error}")),
+                    Some(error) if !is_done => self.on_error(id, error),
+                    None if last_answer == Some(ServerAnswer::ConnectionBroken) => {
+                        self.log(format_args!("{id} done: connection broken"));
+                    }
+                    _ => self.fail(format_args!(
+                        "{id} failed with an error that no server caused: {error}"
+                    )),
                 }
                 return;
             }
         };
-        self.note(format_args!("{id} done: {}", response.status()));
-        if response.extensions().get() != said.as_ref() {
-            self.wrong(format_args!("{id} has an answer that was not the last"));
+        self.log(format_args!("{id} done: {}", response.status()));
+        if response.extensions().get() != last_answer.as_ref() {
+            self.fail(format_args!("{id} got a response that is not the last answer"));
         }
-        match (response.extensions().get(), self.in_use()) {
+        match (response.extensions().get(), self.usable_token()) {
             (None, _) if is_done => {}
-            (Some(error), _) if !is_done => self.gives_error(id, error),
-            (None, Some(in_use)) if self.client(id).was_refused(in_use) => {}
-            _ => self.wrong(format_args!("{id} was refused without need")),
+            (Some(error), _) if !is_done => self.on_error(id, error),
+            (None, Some(current)) if self.client(id).was_rejected_with(current) => {}
+            _ => self.fail(format_args!("{id} got a rejection that a retry could have avoided")),
         }
     }
 
-    pub(super) fn gives_error(&mut self, id: u64, error: &TokenError) {
-        self.note(format_args!("{id} failed: {error}"));
-        let in_use = self.in_use();
+    pub(super) fn on_error(&mut self, id: u64, error: &TokenError) {
+        self.log(format_args!("{id} failed: {error}"));
+        let current = self.usable_token();
         let client = self.client(id);
         let is_explained = match error.kind() {
             TokenErrorKind::Runtime => false,
-            // The token that was refused came again, or the new one was dead before it could be used.
+            // The source issued the rejected token again, or the new token expired before its use.
             TokenErrorKind::InvalidResponse => {
-                client.waits || in_use.is_some_and(|in_use| client.was_refused(in_use))
+                client.waits_for_token
+                    || current.is_some_and(|current| client.was_rejected_with(current))
             }
             _ => true,
         };
-        let asks_now = !client.waits && error.kind() != TokenErrorKind::InvalidResponse;
+        let failed_at_once =
+            !client.waits_for_token && error.kind() != TokenErrorKind::InvalidResponse;
         let next_attempt = error.next_attempt_in().map(|left| Instant::now() + left);
-        if !is_explained || next_attempt.is_some_and(|at| !self.fetches.may_wait_until(at)) {
-            self.wrong(format_args!("an error that the issuer did not cause: {error}"));
+        if !is_explained || next_attempt.is_some_and(|at| !self.fetches.allows_next_attempt_at(at))
+        {
+            self.fail(format_args!("an error that no server caused: {error}"));
         }
-        if asks_now && (in_use.is_some() || self.fetches.are_under_way() || self.fetches.may_begin()) {
-            self.wrong(format_args!("{id} failed without an attempt: {error}"));
+        if failed_at_once
+            && (current.is_some()
+                || self.fetches.is_in_progress()
+                || self.fetches.is_surely_allowed())
+        {
+            self.fail(format_args!("{id} failed without an attempt: {error}"));
         }
     }
 }

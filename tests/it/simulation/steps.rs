@@ -1,4 +1,4 @@
-//! What a history does to the world and to the cache.
+//! The steps of a run.
 
 use std::{
     collections::BTreeMap,
@@ -16,133 +16,147 @@ use tokio::{
 };
 use tokio_test::task::Spawn;
 use tower::{BoxError, Layer, ServiceExt};
-use tower_oauth::{CachedToken, Generation, OAuthLayer, Origins, TokenCache, TokenError, replay::Never};
+use tower_oauth::{
+    CachedToken, Generation, OAuthLayer, Origins, TokenCache, TokenError, replay::NoReplay,
+};
 
 use super::{
     BoxFuture, HOUR, MINUTE, ORIGINS, SECOND,
-    api::Api,
-    habits::{Habits, Step},
-    issuer::Issuer,
-    world::{Shared, World},
+    authorization_server::AuthorizationServer,
+    model::{Model, SharedModel},
+    resource_server::ResourceServer,
+    scenario::{Scenario, Step},
 };
-use crate::support::{Asleep, Body, lock};
+use crate::support::{Body, SleptTime, lock};
 
-/// What is shorter is no sleep, but clocks that drift.
-const LEAST_SLEEP: Duration = Duration::from_secs(5);
+/// The shortest sleep that the cache detects. It takes a shorter one for drift of the clocks.
+const SHORTEST_SLEEP: Duration = Duration::from_secs(5);
 
-/// From so many clients on, no more are started.
-const CROWD: usize = 20;
+/// The number of pending clients above which no more are started.
+const MAX_PENDING: usize = 20;
 
 pub(super) struct Simulation {
     rng: Rng,
-    habits: Habits,
-    world: Shared,
-    asleep: Asleep,
+    scenario: Scenario,
+    model: SharedModel,
+    slept_time: SleptTime,
     cache: TokenCache,
     layer: OAuthLayer,
-    pending: BTreeMap<u64, Spawn<BoxFuture<Answer>>>,
+    pending: BTreeMap<u64, Spawn<BoxFuture<Completion>>>,
+    /// The number of clients so far, which is the id of the last one.
     started: u64,
-    seen: Vec<Generation>,
+    generations: Vec<Generation>,
 }
 
-enum Answer {
+enum Completion {
     Response(Result<Response<Body>, BoxError>),
     Token(Result<CachedToken, TokenError>),
 }
 
 impl Simulation {
-    pub(super) fn new(seed: u64, told: bool) -> Self {
+    pub(super) fn new(seed: u64, verbose: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let world = Arc::new(Mutex::new(World::new(rng.fork(), told)));
-        let (habits, asleep) = (Habits::any(&mut rng), Asleep::default());
-        let mut cache = asleep.wall_clock(TokenCache::builder(Issuer(Arc::clone(&world))));
-        if let Some((most, period)) = habits.limit {
-            lock(&world).fetches.limit(most, period);
-            cache = cache.token_request_limit(most.try_into().unwrap(), period);
+        let model = Arc::new(Mutex::new(Model::new(rng.fork(), verbose)));
+        let (scenario, slept_time) = (Scenario::random(&mut rng), SleptTime::default());
+        let server = AuthorizationServer(Arc::clone(&model));
+        let mut cache = slept_time.wall_clock(TokenCache::builder(server));
+        if let Some((requests, period)) = scenario.token_request_limit {
+            lock(&model).fetches.set_limit(requests, period);
+            cache = cache.token_request_limit(requests.try_into().unwrap(), period);
         }
         let cache = cache.build();
-        let layer = OAuthLayer::new(cache.clone(), Origins::new(ORIGINS).unwrap());
-        let pending = BTreeMap::new();
-        Self { rng, habits, world, asleep, cache, layer, pending, started: 0, seen: Vec::new() }
+        Self {
+            rng,
+            scenario,
+            model,
+            slept_time,
+            layer: OAuthLayer::new(cache.clone(), Origins::new(ORIGINS).unwrap()),
+            cache,
+            pending: BTreeMap::new(),
+            started: 0,
+            generations: Vec::new(),
+        }
     }
 
     pub(super) fn length(&self) -> usize {
-        self.habits.length
+        self.scenario.length
     }
 
-    pub(super) fn verdict(&self) -> Result<(), String> {
-        lock(&self.world).wrong.take().map_or(Ok(()), Err)
+    /// Returns the first violation as an error.
+    pub(super) fn result(&self) -> Result<(), String> {
+        lock(&self.model).violation.take().map_or(Ok(()), Err)
     }
 
     pub(super) async fn step(&mut self) {
-        let origin = self.habits.origin(&mut self.rng);
-        match self.habits.step(&mut self.rng) {
-            Step::Request | Step::Token | Step::Burst { .. } | Step::Patience
-                if self.pending.len() > CROWD =>
+        let origin = self.scenario.origin(&mut self.rng);
+        match self.scenario.step(&mut self.rng) {
+            Step::Request | Step::Token | Step::Burst { .. } | Step::RequestsAfterBreaker
+                if self.pending.len() > MAX_PENDING =>
             {
                 self.poll_all();
             }
-            Step::Request => self.start_any_request(origin),
+            Step::Request => self.start_random_request(origin),
             Step::Token => self.start_token(),
             Step::Burst { at_once } => self.burst(origin, at_once).await,
-            Step::Patience => self.try_again_and_again(origin).await,
-            Step::Poll => self.any_pending().into_iter().for_each(|id| self.poll(id)),
+            Step::RequestsAfterBreaker => self.send_after_breaker(origin).await,
+            Step::Poll => self.random_pending().into_iter().for_each(|id| self.poll(id)),
             Step::PollAll => self.poll_all(),
-            Step::Cancel => self.any_pending().into_iter().for_each(|id| self.cancel(id)),
-            Step::Pass { in_a_leap } => self.pass_any(in_a_leap).await,
-            Step::Sleep => self.sleep().await,
-            Step::Revoke => lock(&self.world).revoke(),
+            Step::Cancel => self.random_pending().into_iter().for_each(|id| self.cancel(id)),
+            Step::PassTime { in_one_jump } => self.pass_random_time(in_one_jump).await,
+            Step::SystemSleep => self.system_sleep().await,
+            Step::Revoke => lock(&self.model).revoke_all(),
             Step::Invalidate => self.invalidate(),
-            Step::RefuseEverything => lock(&self.world).refuse_everything(origin),
-            Step::ChangeMood => lock(&self.world).change_mood(),
+            Step::ToggleRejectAll => lock(&self.model).toggle_reject_all(origin),
+            Step::ChangeBehavior => lock(&self.model).change_behavior(),
         }
         self.settle().await;
     }
 
-    /// Lets the fetches run that clients have started.
+    /// Runs the fetches that clients have started.
     async fn settle(&mut self) {
         yield_now().await;
-        self.look();
-        let mut world = lock(&self.world);
-        world.expect_renewal();
-        let asleep = self.pending.iter().filter(|(_, task)| !task.is_woken());
-        asleep.for_each(|(&id, _)| world.is_asleep(id));
+        self.check_current_token();
+        let mut model = lock(&self.model);
+        model.check_refresh_started();
+        let not_woken = self.pending.iter().filter(|(_, task)| !task.is_woken());
+        not_woken.for_each(|(&id, _)| model.check_not_woken(id));
     }
 
-    fn look(&mut self) {
+    fn check_current_token(&mut self) {
         let current = self.cache.current();
-        lock(&self.world).look(current.as_ref());
-        self.seen.extend(
-            current.map(|token| token.generation()).filter(|generation| self.seen.last() != Some(generation)),
-        );
+        lock(&self.model).check_current_token(current.as_ref());
+        let generation = current.map(|token| token.generation());
+        let is_new = |generation: &Generation| self.generations.last() != Some(generation);
+        let new_generation = generation.filter(is_new);
+        self.generations.extend(new_generation);
     }
 
-    fn any_pending(&mut self) -> Option<u64> {
+    fn random_pending(&mut self) -> Option<u64> {
         self.rng.choice(self.pending.keys().copied().collect::<Vec<_>>())
     }
 
-    fn start_any_request(&mut self, origin: usize) {
+    fn start_random_request(&mut self, origin: usize) {
         let is_replayable = self.rng.u8(..4) > 0;
         self.start_request(origin, is_replayable);
     }
 
     fn start_request(&mut self, origin: usize, is_replayable: bool) {
         let id = self.started + 1;
-        lock(&self.world).starts(id, origin, is_replayable);
-        let api = Api::new(&self.world, id);
+        lock(&self.model).on_start(id, origin, is_replayable);
+        let server = ResourceServer::new(&self.model, id);
         let request = Request::get(ORIGINS[origin]).body(Body::default()).unwrap();
-        let sent: BoxFuture<_> = if is_replayable {
-            Box::pin(self.layer.layer(api).oneshot(request))
+        let response: BoxFuture<_> = if is_replayable {
+            Box::pin(self.layer.layer(server).oneshot(request))
         } else {
-            Box::pin(self.layer.clone().replay(Never).layer(api).oneshot(request))
+            Box::pin(self.layer.clone().with_replay(NoReplay).layer(server).oneshot(request))
         };
-        self.start(async move { Answer::Response(sent.await) });
+        self.start(async move { Completion::Response(response.await) });
     }
 
-    /// Many requests, at once or one after another.
+    /// Starts several requests, either all at once or one after another.
     async fn burst(&mut self, origin: usize, at_once: bool) {
         for _ in 0..5 {
-            self.start_any_request(origin);
+            self.start_random_request(origin);
             if !at_once {
                 self.settle().await;
                 self.poll_all();
@@ -150,13 +164,13 @@ impl Simulation {
         }
     }
 
-    /// Each request comes when a refusal may cost a token again.
-    async fn try_again_and_again(&mut self, origin: usize) {
+    /// Starts several requests, each at the moment when a rejection may cause a refresh again.
+    async fn send_after_breaker(&mut self, origin: usize) {
         for _ in 0..12 {
-            let time = lock(&self.world).until_breaker_opens(origin);
-            self.pass(time, false).await;
+            let time = lock(&self.model).time_to_breaker_end(origin);
+            self.pass_time(time, false).await;
             self.settle().await;
-            self.start_any_request(origin);
+            self.start_random_request(origin);
             self.settle().await;
             self.poll_all();
             self.settle().await;
@@ -165,27 +179,28 @@ impl Simulation {
 
     fn start_token(&mut self) {
         let cache = self.cache.clone();
-        self.start(async move { Answer::Token(cache.token().await) });
+        self.start(async move { Completion::Token(cache.token().await) });
     }
 
-    fn start(&mut self, answer: impl Future<Output = Answer> + 'static) {
+    fn start(&mut self, future: impl Future<Output = Completion> + 'static) {
         self.started += 1;
-        // Each client has a task of its own, as far as tokio's budget for one poll goes.
-        self.pending.insert(self.started, tokio_test::task::spawn(Box::pin(unconstrained(answer))));
+        // All clients are polled in one task and must not share its cooperative budget.
+        let future: BoxFuture<_> = Box::pin(unconstrained(future));
+        self.pending.insert(self.started, tokio_test::task::spawn(future));
         self.poll(self.started);
     }
 
     fn poll(&mut self, id: u64) {
         let Some(task) = self.pending.get_mut(&id) else { return };
-        let answer = task.poll();
-        self.look();
-        let mut world = lock(&self.world);
-        let Poll::Ready(answer) = answer else { return world.is_pending(id) };
+        let poll = task.poll();
+        self.check_current_token();
+        let mut model = lock(&self.model);
+        let Poll::Ready(completion) = poll else { return model.check_pending(id) };
         self.pending.remove(&id);
-        match answer {
-            Answer::Token(Ok(token)) => world.gives(id, &token),
-            Answer::Token(Err(error)) => world.gives_error(id, &error),
-            Answer::Response(response) => world.responds(id, response),
+        match completion {
+            Completion::Token(Ok(token)) => model.on_token(id, &token),
+            Completion::Token(Err(error)) => model.on_error(id, &error),
+            Completion::Response(response) => model.on_response(id, response),
         }
     }
 
@@ -195,71 +210,75 @@ impl Simulation {
 
     fn cancel(&mut self, id: u64) {
         self.pending.remove(&id);
-        lock(&self.world).note(format_args!("{id} cancelled"));
+        lock(&self.model).log(format_args!("{id} cancelled"));
     }
 
-    async fn pass_any(&mut self, in_a_leap: bool) {
-        let time = self.habits.time(&mut self.rng);
-        let to_a_turn = lock(&self.world).until_turning_point().filter(|_| self.rng.bool());
-        self.pass(to_a_turn.unwrap_or(time), in_a_leap).await;
+    async fn pass_random_time(&mut self, in_one_jump: bool) {
+        let time = self.scenario.time(&mut self.rng);
+        let to_change = lock(&self.model).time_to_state_change().filter(|_| self.rng.bool());
+        self.pass_time(to_change.unwrap_or(time), in_one_jump).await;
     }
 
-    /// Time passes: timer by timer, or in one leap as on a machine that slept.
-    async fn pass(&mut self, time: Duration, in_a_leap: bool) {
-        lock(&self.world).note(format_args!("{time:?} pass{}", if in_a_leap { " in a leap" } else { "" }));
-        lock(&self.world).nobody_asks = true;
-        if in_a_leap {
+    /// Lets time pass: timer by timer, or in one jump, as if no task had run meanwhile.
+    async fn pass_time(&mut self, time: Duration, in_one_jump: bool) {
+        let suffix = if in_one_jump { " in one jump" } else { "" };
+        lock(&self.model).log(format_args!("{time:?} pass{suffix}"));
+        lock(&self.model).is_idle = true;
+        if in_one_jump {
             advance(time).await;
         } else {
             sleep(time).await;
         }
-        lock(&self.world).nobody_asks = false;
+        lock(&self.model).is_idle = false;
     }
 
-    /// The wall clock goes on alone. The cache looks at it every half a minute, when it is used.
-    async fn sleep(&mut self) {
-        let time = self.habits.time(&mut self.rng);
-        if lock(&self.world).fetches.are_under_way() || time < LEAST_SLEEP {
+    /// Moves the wall clock alone. A cache that is in use compares the clocks every 30 s.
+    async fn system_sleep(&mut self) {
+        let time = self.scenario.time(&mut self.rng);
+        if lock(&self.model).fetches.is_in_progress() || time < SHORTEST_SLEEP {
             return;
         }
-        self.asleep.for_another(time);
-        self.pass(Duration::from_secs(31), false).await;
-        lock(&self.world).slept(time);
+        self.slept_time.add(time);
+        self.pass_time(Duration::from_secs(31), false).await;
+        lock(&self.model).on_system_sleep(time);
     }
 
     fn invalidate(&mut self) {
-        let Some(&refused) = self.rng.choice(&self.seen) else { return };
-        let accepted = self.cache.invalidate(refused);
-        let mut world = lock(&self.world);
-        world.note(format_args!("{refused} invalidated: {accepted}"));
-        if accepted != world.goes_out_of_use(refused.get()) {
-            world.wrong(format_args!("the invalidation of generation {refused} was accepted: {accepted}"));
+        let Some(&generation) = self.rng.choice(&self.generations) else { return };
+        let was_current = self.cache.invalidate(generation);
+        let mut model = lock(&self.model);
+        model.log(format_args!("invalidate({generation}) returned {was_current}"));
+        if was_current != model.invalidate(generation.get()) {
+            model.fail(format_args!("invalidate({generation}) returned {was_current}"));
         }
     }
 
-    /// With everybody well again, nobody is left waiting, and the next request succeeds.
-    pub(super) async fn ends_well(&mut self) {
-        lock(&self.world).is_well();
+    /// Checks that no client stays pending, and that a new request succeeds, after all servers have
+    /// become healthy.
+    pub(super) async fn check_recovery(&mut self) {
+        lock(&self.model).heal();
         for time in [SECOND, MINUTE, HOUR, 2 * HOUR] {
-            self.run_what_is_woken(time).await;
+            self.poll_woken_for(time).await;
         }
         if !self.pending.is_empty() {
-            let left: Vec<_> = self.pending.keys().collect();
-            lock(&self.world).wrong(format_args!("left waiting: {left:?}"));
+            let pending: Vec<_> = self.pending.keys().collect();
+            lock(&self.model).fail(format_args!("still pending: {pending:?}"));
         }
         for origin in 0..ORIGINS.len() {
             self.start_request(origin, true);
-            self.run_what_is_woken(2 * HOUR).await;
-            if self.pending.contains_key(&self.started) || !lock(&self.world).is_served(self.started) {
-                lock(&self.world).wrong("all is well, and a request is not served");
+            self.poll_woken_for(2 * HOUR).await;
+            let is_pending = self.pending.contains_key(&self.started);
+            if is_pending || !lock(&self.model).was_served(self.started) {
+                lock(&self.model).fail("a request failed although all servers are healthy");
             }
         }
     }
 
-    async fn run_what_is_woken(&mut self, limit: Duration) {
+    /// Polls the woken clients at several moments within `time`.
+    async fn poll_woken_for(&mut self, time: Duration) {
         self.settle().await;
-        for part in [0, 1, 10, 100] {
-            self.pass(limit * part / 100, false).await;
+        for percent in [0, 1, 10, 100] {
+            self.pass_time(time * percent / 100, false).await;
             loop {
                 let woken = self.pending.iter().filter(|(_, task)| task.is_woken());
                 let woken: Vec<_> = woken.map(|(&id, _)| id).collect();

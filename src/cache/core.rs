@@ -1,0 +1,183 @@
+//! The slot with the current token, the state of its refreshes, and the notification of changes.
+//!
+//! Invariants, all under the one lock of the core:
+//!
+//! 1. The state holds a refresh exactly as long as its guard lives (see `refresh`).
+//! 2. The slot changes only while the lock is held, and its generation never decreases.
+//! 3. A refresh ends in the same critical section in which its token is published: no caller can
+//!    see neither of the two and start a second refresh.
+//! 4. No user code, no await and no wake-up runs under the lock.
+
+use std::{pin::pin, sync::Arc};
+
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::Instant,
+};
+
+use super::{
+    cached_token::CachedToken,
+    freshness::Freshness,
+    request_limit::RequestLimit,
+    slot::Slot,
+    snapshot::Snapshot,
+    state::State,
+    system_sleep::{Timestamps, WallClock},
+};
+use crate::{
+    sync::{Mutex, MutexGuard, lock, try_lock},
+    telemetry::{Event, Telemetry},
+    token::Generation,
+};
+
+pub(super) struct Core {
+    pub(super) slot: Slot,
+    state: Mutex<State>,
+    /// Notified after each change of slot or state.
+    changed: Arc<Notify>,
+    pub(super) wall_clock: WallClock,
+    pub(super) telemetry: Telemetry,
+}
+
+impl Core {
+    pub(super) fn new(
+        limit: Option<RequestLimit>,
+        wall_clock: WallClock,
+        telemetry: Telemetry,
+    ) -> Self {
+        let state = Mutex::new(State::new(limit));
+        Self { slot: Slot::new(), state, changed: Arc::default(), wall_clock, telemetry }
+    }
+
+    /// Returns the token that may be sent now, and its freshness. Compares the clocks if that is
+    /// due.
+    pub(super) fn current(&self) -> Option<(CachedToken, Freshness)> {
+        let token = loop {
+            let token = self.slot.load()?;
+            if !token.is_clock_check_due(Instant::now()) {
+                break token;
+            }
+            if let Some(checked) = self.compare_clocks(&token) {
+                break checked;
+            }
+        };
+        match token.freshness(Instant::now()) {
+            Freshness::Expired => None,
+            freshness => Some((token, freshness)),
+        }
+    }
+
+    /// Compares the clocks and publishes the token again: with the instant of the next comparison,
+    /// and older if the system slept. Returns `None` if the slot holds another token by now.
+    #[cold]
+    pub(super) fn compare_clocks(&self, token: &CachedToken) -> Option<CachedToken> {
+        let (checked, slept) = token.after_clock_check(Timestamps::now(&self.wall_clock));
+        // A request with a usable token never waits for the lock. The thread that holds it compares
+        // the clocks as well, or changes the slot.
+        let Some(state) = self.try_lock() else { return Some(checked) };
+        if !self.slot.holds(token) {
+            return None;
+        }
+        let replaced = self.slot.replace(Some(&checked));
+        drop(state);
+        drop(replaced);
+        if let Some(slept) = slept {
+            self.changed.notify_waiters();
+            self.telemetry.emit(Event::ClockJumped(slept));
+        }
+        if let Some(remaining) = checked.remaining() {
+            self.telemetry.emit(Event::Remaining(remaining));
+        }
+        Some(checked)
+    }
+
+    /// Takes the token out of use. Returns false if a newer one is there or the slot is empty.
+    pub(super) fn invalidate(&self, rejected: Generation) -> bool {
+        let mut state = self.lock();
+        let is_current = self.slot.generation() == Some(rejected);
+        if is_current {
+            state.remove_later(self.slot.replace(None));
+        }
+        release(state);
+        if is_current {
+            self.notify();
+        }
+        is_current
+    }
+
+    /// Returns true if the source returned the same token for both generations. Returns false if
+    /// one of them is too old to be remembered.
+    pub(super) fn is_same_token(&self, one: Generation, other: Generation) -> bool {
+        let state = self.lock();
+        match (state.token(one), state.token(other)) {
+            (Some(one), Some(other)) => one.header_value() == other.header_value(),
+            _ => false,
+        }
+    }
+
+    /// Closes the cache for good: drops the token and lets the running refresh end without one.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        let was_open = state.close();
+        state.remove_later(self.slot.replace(None));
+        release(state);
+        if was_open {
+            self.notify();
+            self.telemetry.emit(Event::Closed);
+        }
+    }
+
+    /// Completes when the cache is closed.
+    pub(super) async fn closed(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // Registered before the check, so that no change between the two is missed.
+            changed.as_mut().enable();
+            if self.lock().is_closed() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Returns a future for the next change of slot or state.
+    pub(super) fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
+    }
+
+    pub(super) fn notify(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Returns everything about the cache at one instant.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        // Compares the clocks if that is due.
+        self.current();
+        let mut state = self.lock();
+        let now = Instant::now();
+        let token = self.slot.load().filter(|token| token.freshness(now) != Freshness::Expired);
+        Snapshot {
+            now,
+            token,
+            activity: state.activity(now),
+            last_error: state.last_error().cloned(),
+            finished_refreshes: state.finished_refreshes(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Locks the state, or returns `None` if another thread holds the lock.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        try_lock(&self.state)
+    }
+}
+
+/// Releases the lock, then drops the values that were removed under it.
+pub(super) fn release(mut state: MutexGuard<'_, State>) {
+    let removed = state.take_removed();
+    drop(state);
+    drop(removed);
+}

@@ -1,0 +1,329 @@
+//! The start and the end of a refresh.
+//!
+//! A caller that needs a token joins the running refresh, or starts one and gets its
+//! [`RefreshGuard`]. The guard travels with the task that fetches the token, and it always ends the
+//! refresh: with the fetched token, or with an error if a panic or the shutdown of the runtime
+//! drops it before. So no caller waits for a refresh that no task works on.
+
+use std::{pin::pin, sync::Arc, thread};
+
+use futures_util::future::{Either, select};
+use tokio::time::Instant;
+
+use super::{
+    cached_token::CachedToken,
+    core::{Core, release},
+    state::{Activity, Outcome, OutcomeReceiver, State, closed},
+    system_sleep::Timestamps,
+};
+use crate::{
+    error::{TokenError, TokenErrorKind},
+    source::{FetchContext, FetchReason},
+    sync::watch,
+    telemetry::{Event, RefreshSpan, RequestCounter},
+    token::{AccessToken, Generation},
+};
+
+/// The next step of a caller that has no token.
+pub(super) enum Entry {
+    /// There is a token by now.
+    Cached(CachedToken),
+    /// No refresh may start now.
+    Blocked(TokenError),
+    /// A refresh is running.
+    Joined(RefreshHandle),
+    /// A refresh was started: the guard goes to the task that fetches the token.
+    Started(Box<RefreshGuard>, RefreshHandle),
+}
+
+/// Joins the running refresh of a cache or starts one, for a caller that has no token.
+pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
+    let mut state = core.lock();
+    if let Some(token) = core.slot.load_valid() {
+        return Entry::Cached(token);
+    }
+    if let Some(error) = state.blocked(Instant::now()) {
+        return Entry::Blocked(error);
+    }
+    if let Some(outcome) = state.refresh() {
+        return Entry::Joined(RefreshHandle(outcome.clone()));
+    }
+    let context = match (core.slot.generation(), state.last_token()) {
+        (Some(_), _) => FetchContext::new(FetchReason::Expired),
+        (None, None) => FetchContext::new(FetchReason::First),
+        (None, Some(token)) => {
+            FetchContext::rejected(token.record().token.clone(), token.generation())
+        }
+    };
+    let (guard, outcome) = start(core, &mut state, context);
+    Entry::Started(guard, RefreshHandle(outcome))
+}
+
+/// Starts a refresh of a stale token, if it is due and none is running. Never waits for the lock:
+/// the caller has a usable token, and a later request can start the refresh.
+pub(super) fn start_if_stale(core: &Arc<Core>) -> Option<Box<RefreshGuard>> {
+    let mut state = core.try_lock()?;
+    let is_due = core.slot.load_valid().is_some_and(|token| token.is_stale());
+    let is_possible = state.activity(Instant::now()) == Activity::Idle;
+    let context = FetchContext::new(FetchReason::Stale);
+    (is_due && is_possible).then(|| start(core, &mut state, context).0)
+}
+
+fn start(
+    core: &Arc<Core>,
+    state: &mut State,
+    context: FetchContext,
+) -> (Box<RefreshGuard>, OutcomeReceiver) {
+    let (sender, receiver) = watch::channel(None);
+    state.start_refresh(receiver.clone());
+    let replaces = state.last_token().map(CachedToken::generation);
+    let core = Arc::clone(core);
+    let guard = RefreshGuard { core, sender: Some(sender), context, replaces, begin: None };
+    (Box::new(guard), receiver)
+}
+
+/// The obligation to end a refresh.
+pub(super) struct RefreshGuard {
+    core: Arc<Core>,
+    sender: Option<watch::Sender<Option<Outcome>>>,
+    context: FetchContext,
+    replaces: Option<Generation>,
+    begin: Option<Begin>,
+}
+
+/// The begin of the fetch.
+struct Begin {
+    at: Timestamps,
+    span: RefreshSpan,
+}
+
+/// A fetched token, with everything that needs user code and is prepared before the lock is taken.
+struct Fetched {
+    token: AccessToken,
+    requested_at: Timestamps,
+    request_counter: RequestCounter,
+}
+
+impl RefreshGuard {
+    pub(super) fn context(&self) -> FetchContext {
+        self.context.clone()
+    }
+
+    /// Counts the token request. The fetch must follow at once.
+    pub(super) fn begin(&mut self) {
+        let core = &*self.core;
+        let (reason, replaces) = (self.context.reason().as_str(), self.replaces);
+        let span = core.telemetry.refresh_span(reason, replaces.map(Generation::get));
+        self.begin = Some(Begin { at: Timestamps::now(&core.wall_clock), span });
+        let blocked_until = core.lock().count_request(Instant::now());
+        core.notify();
+        if let Some(until) = blocked_until {
+            let next_request_in = until.saturating_duration_since(Instant::now());
+            core.telemetry.emit(Event::LimitReached { next_request_in });
+        }
+    }
+
+    /// Runs `fetch` within the span of the refresh. Cancels it when the cache is closed.
+    pub(super) async fn run<T>(
+        &self,
+        fetch: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, TokenError> {
+        match select(pin!(self.core.closed()), pin!(self.span().instrument(fetch))).await {
+            Either::Left(_) => Err(closed()),
+            Either::Right((fetched, _)) => fetched,
+        }
+    }
+
+    /// Ends the refresh with the result of the fetch.
+    pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
+        let fetched = fetched.map(|token| Fetched {
+            token,
+            requested_at: match &self.begin {
+                Some(begin) => begin.at,
+                None => Timestamps::now(&self.core.wall_clock),
+            },
+            request_counter: self.core.telemetry.request_counter(),
+        });
+        self.end(fetched);
+    }
+
+    fn end(&mut self, fetched: Result<Fetched, TokenError>) {
+        let Some(sender) = self.sender.take() else { return };
+        let mut state = self.core.lock();
+        let outcome = match fetched {
+            _ if state.is_closed() => Err(closed()),
+            Ok(fetched) => publish(&self.core, &mut state, fetched),
+            Err(error) => Err(error),
+        };
+        let outcome = state.end_refresh(outcome, Instant::now(), fastrand::f64());
+        let is_closed = state.is_closed();
+        release(state);
+        sender.send_replace(Some(outcome.clone()));
+        self.core.notify();
+        // During a panic no event is emitted: the subscriber may be the code that panicked.
+        if !is_closed && !thread::panicking() {
+            self.report(&outcome);
+        }
+    }
+
+    fn report(&self, outcome: &Outcome) {
+        let begin = self.begin.as_ref();
+        let duration = begin.map(|begin| begin.at.monotonic.elapsed()).unwrap_or_default();
+        let reason = self.context.reason().as_str();
+        let event = match outcome {
+            Ok(token) => Event::Refreshed {
+                generation: token.generation().get(),
+                reason,
+                lifetime: token.lifetime(),
+                duration,
+            },
+            Err(error) => {
+                Event::RefreshFailed { kind: error.kind().as_str(), reason, error, duration }
+            }
+        };
+        self.span().in_scope(|| self.core.telemetry.emit(event));
+    }
+
+    fn span(&self) -> RefreshSpan {
+        self.begin.as_ref().map(|begin| begin.span.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for RefreshGuard {
+    fn drop(&mut self) {
+        if self.sender.is_some() {
+            self.end(Err(if thread::panicking() { panicked() } else { shut_down() }));
+        }
+    }
+}
+
+/// Puts a fetched token into the slot.
+fn publish(core: &Core, state: &mut State, fetched: Fetched) -> Outcome {
+    let Fetched { token, requested_at, request_counter } = fetched;
+    // A source that returns the current token again gives it no new generation. Otherwise a
+    // rejection of that token would be taken for a late one.
+    let current = core.slot.load_valid();
+    let current = current.filter(|current| current.header_value() == token.header_value());
+    let generation =
+        current.map_or_else(|| state.next_generation(), |current| current.generation());
+    let jitter = fastrand::f64();
+    let token = CachedToken::new(token, generation, jitter, requested_at, request_counter);
+    if token.is_expired() {
+        return Err(expired_on_arrival());
+    }
+    state.remove_later(core.slot.replace(Some(&token)));
+    state.add_token(token.clone());
+    Ok(token)
+}
+
+/// Waits for the outcome of a refresh.
+pub(super) struct RefreshHandle(OutcomeReceiver);
+
+impl RefreshHandle {
+    /// Returns the outcome of the refresh.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the refresh goes on without this caller.
+    pub(super) async fn finished(mut self) -> Outcome {
+        match self.0.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            Ok(None) | Err(_) => Err(shut_down()),
+        }
+    }
+}
+
+fn expired_on_arrival() -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, "the new access token has already expired")
+}
+
+pub(super) fn panicked() -> TokenError {
+    TokenError::new(TokenErrorKind::Panicked, "the token source panicked")
+}
+
+fn shut_down() -> TokenError {
+    TokenError::new(
+        TokenErrorKind::Runtime,
+        "the tokio runtime that fetched the token was shut down",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cache::system_sleep::WallClock, telemetry::Telemetry};
+
+    fn start(core: &Arc<Core>) -> Box<RefreshGuard> {
+        match join_or_start(core) {
+            Entry::Started(guard, _) => guard,
+            Entry::Joined(_) => panic!("a refresh is running already"),
+            Entry::Cached(_) => panic!("there is a token already"),
+            Entry::Blocked(error) => panic!("{error}"),
+        }
+    }
+
+    fn core() -> Arc<Core> {
+        Arc::new(Core::new(None, WallClock::default(), Telemetry::new("test".into())))
+    }
+
+    fn token() -> Result<AccessToken, TokenError> {
+        AccessToken::bearer("t")
+    }
+
+    #[test]
+    fn caller_after_the_refresh_gets_its_token() {
+        let core = core();
+        start(&core).finish(token());
+        assert!(matches!(join_or_start(&core), Entry::Cached(_)));
+    }
+
+    #[test]
+    fn caller_during_the_refresh_joins_it() {
+        let core = core();
+        let guard = start(&core);
+        assert!(matches!(join_or_start(&core), Entry::Joined(_)));
+        guard.finish(token());
+    }
+
+    #[test]
+    fn refresh_that_lost_its_guard_allows_the_next_one() {
+        let core = core();
+        drop(start(&core));
+        start(&core).finish(token());
+    }
+
+    #[test]
+    fn failed_refresh_blocks_the_next_one_during_the_backoff() {
+        let core = core();
+        start(&core).finish(Err(panicked()));
+        let entry = join_or_start(&core);
+        assert!(matches!(entry, Entry::Blocked(error) if error.next_attempt_in().is_some()));
+    }
+
+    #[test]
+    fn rejection_during_the_refresh_spares_its_token() {
+        let core = core();
+        start(&core).finish(token());
+        let rejected = core.slot.generation().unwrap();
+        assert!(core.invalidate(rejected));
+        let guard = start(&core);
+        assert!(!core.invalidate(rejected));
+        guard.finish(token());
+        assert!(!core.invalidate(rejected));
+        assert_eq!(core.slot.generation(), Some(rejected.next()));
+    }
+
+    #[test]
+    fn context_names_the_reason_and_the_rejected_token() {
+        let core = core();
+        let first = start(&core);
+        assert_eq!(first.context().reason(), FetchReason::First);
+        first.finish(token());
+        let generation = core.slot.generation().unwrap();
+        core.invalidate(generation);
+        let context = start(&core).context();
+        assert_eq!(context.reason(), FetchReason::Rejected);
+        assert_eq!(context.rejected_token().unwrap().expose_secret(), "t");
+        assert_eq!(context.rejected_generation(), Some(generation));
+    }
+}

@@ -1,0 +1,183 @@
+//! The state that the lock of the core protects: recent tokens, the running refresh, and what
+//! decides whether another refresh may start.
+
+use std::{collections::VecDeque, mem};
+
+use tokio::time::Instant;
+
+use super::{backoff::Backoff, cached_token::CachedToken, request_limit::RequestLimit};
+use crate::{
+    error::{TokenError, TokenErrorKind},
+    sync::watch,
+    token::Generation,
+};
+
+pub(super) type Outcome = Result<CachedToken, TokenError>;
+
+/// Receives the outcome of a refresh once it has ended.
+pub(super) type OutcomeReceiver = watch::Receiver<Option<Outcome>>;
+
+/// The work that is under way or possible to obtain the next token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    Idle,
+    Refreshing,
+    BackingOff(Instant),
+    LimitReached(Instant),
+    Closed,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// The last few tokens, including rejected and expired ones: a source may return one of them
+    /// again.
+    recent: VecDeque<CachedToken>,
+    refresh: Option<OutcomeReceiver>,
+    backoff: Backoff,
+    limit: Option<RequestLimit>,
+    last_error: Option<TokenError>,
+    finished_refreshes: u64,
+    is_closed: bool,
+    removed: Removed,
+}
+
+/// Values that were removed from the state. They are dropped after the lock is released, as their
+/// drop may run code of the user (the source of an error).
+#[derive(Default)]
+pub(super) struct Removed {
+    tokens: Vec<CachedToken>,
+    errors: Vec<TokenError>,
+    refresh: Option<OutcomeReceiver>,
+}
+
+impl State {
+    const MAX_RECENT: usize = 8;
+
+    pub(super) fn new(limit: Option<RequestLimit>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Takes the removed values, to drop them after the lock is released.
+    pub(super) fn take_removed(&mut self) -> Removed {
+        mem::take(&mut self.removed)
+    }
+
+    pub(super) fn activity(&mut self, now: Instant) -> Activity {
+        if self.is_closed {
+            return Activity::Closed;
+        }
+        if self.refresh.is_some() {
+            return Activity::Refreshing;
+        }
+        if let Some((until, _)) = self.backoff.blocked(now) {
+            return Activity::BackingOff(*until);
+        }
+        let blocked_until = self.limit.as_mut().and_then(|limit| limit.blocked_until(now));
+        blocked_until.map_or(Activity::Idle, Activity::LimitReached)
+    }
+
+    /// Returns the error for callers that need a token while no refresh may start.
+    pub(super) fn blocked(&mut self, now: Instant) -> Option<TokenError> {
+        match self.activity(now) {
+            Activity::Idle | Activity::Refreshing => None,
+            Activity::BackingOff(_) => self.backoff.blocked(now).map(|(_, error)| error.clone()),
+            Activity::LimitReached(until) => Some(limit_reached(until)),
+            Activity::Closed => Some(closed()),
+        }
+    }
+
+    pub(super) fn refresh(&self) -> Option<&OutcomeReceiver> {
+        self.refresh.as_ref()
+    }
+
+    pub(super) fn start_refresh(&mut self, outcome: OutcomeReceiver) {
+        self.refresh = Some(outcome);
+    }
+
+    /// Counts a token request. Returns the end of the period if the limit allows no other one.
+    pub(super) fn count_request(&mut self, now: Instant) -> Option<Instant> {
+        let limit = self.limit.as_mut()?;
+        limit.count_request(now);
+        limit.blocked_until(now)
+    }
+
+    /// Ends the running refresh. Returns its outcome with the instant of the next attempt.
+    pub(super) fn end_refresh(&mut self, outcome: Outcome, now: Instant, jitter: f64) -> Outcome {
+        self.removed.refresh = self.refresh.take();
+        self.removed.errors.extend(self.last_error.take());
+        self.removed.errors.extend(self.backoff.error().cloned());
+        self.finished_refreshes += 1;
+        let outcome = match outcome {
+            Ok(token) => {
+                self.backoff.reset();
+                Ok(token)
+            }
+            Err(error) if self.is_closed => Err(error),
+            Err(error) => Err(self.backoff.count_failure(error, now, jitter)),
+        };
+        self.last_error = outcome.as_ref().err().cloned();
+        outcome
+    }
+
+    pub(super) fn finished_refreshes(&self) -> u64 {
+        self.finished_refreshes
+    }
+
+    pub(super) fn last_error(&self) -> Option<&TokenError> {
+        self.last_error.as_ref()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Closes the state. Returns true if it was open.
+    pub(super) fn close(&mut self) -> bool {
+        self.removed.tokens.extend(self.recent.drain(..));
+        !mem::replace(&mut self.is_closed, true)
+    }
+
+    pub(super) fn last_token(&self) -> Option<&CachedToken> {
+        self.recent.back()
+    }
+
+    pub(super) fn next_generation(&self) -> Generation {
+        self.last_token().map_or(Generation::FIRST, |token| token.generation().next())
+    }
+
+    /// Returns the token of a generation if it is one of the last few.
+    pub(super) fn token(&self, generation: Generation) -> Option<&CachedToken> {
+        self.recent.iter().find(|token| token.generation() == generation)
+    }
+
+    /// Adds a token. It replaces the last one if that is of the same generation.
+    pub(super) fn add_token(&mut self, token: CachedToken) {
+        if self.last_token().map(CachedToken::generation) == Some(token.generation()) {
+            self.removed.tokens.extend(self.recent.pop_back());
+        }
+        self.recent.push_back(token);
+        if self.recent.len() > Self::MAX_RECENT {
+            self.removed.tokens.extend(self.recent.pop_front());
+        }
+    }
+
+    /// Takes a token out of the slot into the removed values.
+    pub(super) fn remove_later(&mut self, token: Option<CachedToken>) {
+        self.removed.tokens.extend(token);
+    }
+}
+
+fn limit_reached(until: Instant) -> TokenError {
+    TokenError::new(
+        TokenErrorKind::LimitReached,
+        "a token is needed, but the token request limit of this cache is reached",
+    )
+    .with_next_attempt(until)
+}
+
+pub(super) fn closed() -> TokenError {
+    TokenError::new(
+        TokenErrorKind::Closed,
+        "the token cache was closed, or its last clone was dropped",
+    )
+}

@@ -1,0 +1,100 @@
+//! The criteria by which a response rejects its token.
+
+use http::{HeaderMap, StatusCode};
+
+use super::challenge::new_token_may_help;
+use crate::token::Scheme;
+
+/// The gRPC status code `UNAUTHENTICATED`.
+const UNAUTHENTICATED: &[u8] = b"16";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RejectionCriteria {
+    /// The rejection statuses besides 401.
+    pub(crate) statuses: Vec<StatusCode>,
+    /// If true, the status of a gRPC call counts as well: in the head of a response without a
+    /// message ("trailers-only"), and in its trailers.
+    pub(crate) grpc: bool,
+}
+
+impl RejectionCriteria {
+    /// Returns true if a response rejects its token, which is of the scheme `scheme`.
+    pub(crate) fn is_rejection(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        scheme: Scheme,
+    ) -> bool {
+        if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
+            return new_token_may_help(headers, scheme);
+        }
+        self.grpc && is_unauthenticated(headers)
+    }
+
+    /// Returns true if a response with a status below 400 may be a rejection.
+    pub(crate) fn includes_success(&self) -> bool {
+        self.grpc || self.statuses.iter().any(|status| status.as_u16() < 400)
+    }
+}
+
+/// Returns true if headers or trailers contain the gRPC status `UNAUTHENTICATED`.
+pub(super) fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code.as_bytes() == UNAUTHENTICATED)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, header::WWW_AUTHENTICATE};
+
+    use super::*;
+
+    fn grpc() -> RejectionCriteria {
+        RejectionCriteria { grpc: true, ..RejectionCriteria::default() }
+    }
+
+    fn with_status(status: StatusCode) -> RejectionCriteria {
+        RejectionCriteria { statuses: vec![status], ..RejectionCriteria::default() }
+    }
+
+    #[test]
+    fn grpc_status_counts_only_for_grpc() {
+        let mut headers = HeaderMap::new();
+        let is_rejection = |criteria: &RejectionCriteria, headers: &HeaderMap| {
+            criteria.is_rejection(StatusCode::OK, headers, Scheme::Bearer)
+        };
+        assert!(!is_rejection(&grpc(), &headers));
+        headers.insert("grpc-status", HeaderValue::from_static("16"));
+        assert!(is_rejection(&grpc(), &headers));
+        assert!(!is_rejection(&RejectionCriteria::default(), &headers));
+        headers.insert("grpc-status", HeaderValue::from_static("7"));
+        assert!(!is_rejection(&grpc(), &headers));
+    }
+
+    #[test]
+    fn status_401_counts_and_others_count_when_configured() {
+        let is_rejection = |criteria: &RejectionCriteria, status| {
+            criteria.is_rejection(status, &HeaderMap::new(), Scheme::Bearer)
+        };
+        let forbidden = with_status(StatusCode::FORBIDDEN);
+        assert!(is_rejection(&forbidden, StatusCode::UNAUTHORIZED));
+        assert!(is_rejection(&forbidden, StatusCode::FORBIDDEN));
+        assert!(!is_rejection(&RejectionCriteria::default(), StatusCode::FORBIDDEN));
+        assert!(is_rejection(&grpc(), StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn success_is_included_for_grpc_or_a_configured_success_status() {
+        assert!(!RejectionCriteria::default().includes_success());
+        assert!(!with_status(StatusCode::FORBIDDEN).includes_success());
+        assert!(with_status(StatusCode::FOUND).includes_success());
+        assert!(grpc().includes_success());
+    }
+
+    #[test]
+    fn challenge_that_no_new_token_can_meet_is_no_rejection() {
+        let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+        let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
+        let criteria = RejectionCriteria::default();
+        assert!(!criteria.is_rejection(StatusCode::UNAUTHORIZED, &headers, Scheme::Bearer));
+    }
+}

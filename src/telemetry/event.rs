@@ -1,0 +1,90 @@
+use std::{fmt::Display, time::Duration};
+
+/// An event in the life of the tokens of one cache.
+#[derive(Clone, Copy)]
+pub(crate) enum Event<'a> {
+    /// A caller has to wait for a token.
+    Waiting,
+    /// A refresh obtained a new token.
+    Refreshed {
+        generation: u64,
+        /// The reason of the refresh: `first`, `stale`, `expired` or `rejected`.
+        reason: &'static str,
+        lifetime: Option<Duration>,
+        /// The duration of the refresh.
+        duration: Duration,
+    },
+    /// A refresh failed.
+    RefreshFailed {
+        /// The kind of the error, as `TokenErrorKind::as_str` returns it.
+        kind: &'static str,
+        /// The reason of the refresh: `first`, `stale`, `expired` or `rejected`.
+        reason: &'static str,
+        error: &'a dyn Display,
+        /// The duration of the refresh.
+        duration: Duration,
+    },
+    /// The last token request that the limit permits in this period has begun.
+    LimitReached {
+        /// The time until the limit permits the next token request.
+        next_request_in: Duration,
+    },
+    /// A request is sent without a token.
+    SentWithoutToken { reason: SkipReason },
+    /// A response rejected the token.
+    Rejected { generation: u64, status: u16 },
+    /// A rejection does not cause a refresh.
+    RefreshSuppressed { generation: u64, reason: SuppressReason },
+    /// The retry of a request, with a new token, was accepted.
+    RetryAccepted { generation: u64 },
+    /// The retry of a request, with a new token, was rejected as well.
+    RetryRejected { generation: u64 },
+    /// The remaining lifetime of the token was measured.
+    Remaining(Duration),
+    /// The wall clock advanced by this much more than the monotonic clock: the machine slept, or
+    /// its clock was set.
+    ClockJumped(Duration),
+    /// The cache was closed.
+    Closed,
+}
+
+/// The reason why a rejection does not cause a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SuppressReason {
+    /// The rejected token was already out of use.
+    Late,
+    /// The circuit breaker is open: recent refreshes did not help.
+    BreakerOpen,
+}
+
+impl SuppressReason {
+    /// Returns the name for logs and metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::BreakerOpen => "breaker_open",
+        }
+    }
+}
+
+/// The reason why a request is sent without a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SkipReason {
+    /// The origin of the request is not allowed to receive the token.
+    Origin,
+    /// The request already has an `Authorization` header.
+    AuthorizationHeader,
+    /// The header map is full, so a token cannot be attached.
+    HeaderMapFull,
+}
+
+impl SkipReason {
+    /// Returns the name for logs.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::AuthorizationHeader => "authorization_header",
+            Self::HeaderMapFull => "header_map_full",
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Counts events with `metrics`.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
+
+use super::event::Event;
+
+const ATTACHED: &str = "tower_oauth_attached_total";
+const WAITED: &str = "tower_oauth_waited_total";
+const REFRESHED: &str = "tower_oauth_refreshed_total";
+const REFRESH_FAILED: &str = "tower_oauth_refresh_failed_total";
+const LIMIT_REACHED: &str = "tower_oauth_limit_reached_total";
+const REJECTED: &str = "tower_oauth_rejected_total";
+const REFRESH_SUPPRESSED: &str = "tower_oauth_refresh_suppressed_total";
+const RETRY_ACCEPTED: &str = "tower_oauth_retry_accepted_total";
+const RETRY_REJECTED: &str = "tower_oauth_retry_rejected_total";
+const REMAINING: &str = "tower_oauth_token_remaining_seconds";
+
+/// Describes all metrics to the current recorder, which may have been installed since the last
+/// call, and returns the counter of requests with a token attached.
+pub(super) fn request_counter(cache: &Arc<str>) -> Counter {
+    describe();
+    counter!(ATTACHED, "cache" => Arc::clone(cache))
+}
+
+fn describe() {
+    for (name, description) in [
+        (ATTACHED, "requests sent with a token, retries included"),
+        (WAITED, "times that a caller had to wait for a token"),
+        (REFRESHED, "tokens obtained"),
+        (REFRESH_FAILED, "token refreshes that failed, by the kind of the error"),
+        (LIMIT_REACHED, "times that the limit on token requests was reached"),
+        (REJECTED, "responses that rejected the token"),
+        (REFRESH_SUPPRESSED, "rejections that caused no refresh, by reason"),
+        (RETRY_ACCEPTED, "requests whose retry with a new token was accepted"),
+        (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
+    ] {
+        describe_counter!(name, Unit::Count, description);
+    }
+    describe_gauge!(REMAINING, Unit::Seconds, "remaining lifetime of the token when last measured");
+}
+
+pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
+    let count = |name: &'static str| counter!(name, "cache" => Arc::clone(cache)).increment(1);
+    let remaining =
+        |time: Duration| gauge!(REMAINING, "cache" => Arc::clone(cache)).set(time.as_secs_f64());
+    match event {
+        Event::Waiting => count(WAITED),
+        Event::Refreshed { lifetime, .. } => {
+            lifetime.into_iter().for_each(remaining);
+            count(REFRESHED);
+        }
+        Event::RefreshFailed { kind, .. } => {
+            counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
+        }
+        Event::LimitReached { .. } => count(LIMIT_REACHED),
+        Event::Rejected { .. } => count(REJECTED),
+        Event::RefreshSuppressed { reason, .. } => {
+            let reason = reason.as_str();
+            counter!(REFRESH_SUPPRESSED, "cache" => Arc::clone(cache), "reason" => reason)
+                .increment(1);
+        }
+        Event::RetryAccepted { .. } => count(RETRY_ACCEPTED),
+        Event::RetryRejected { .. } => count(RETRY_REJECTED),
+        Event::Remaining(time) => remaining(time),
+        Event::SentWithoutToken { .. } | Event::ClockJumped(_) | Event::Closed => {}
+    }
+}

@@ -1,0 +1,49 @@
+//! Emits events with `tracing`.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::event::Event;
+
+/// The target of all events and spans.
+pub(super) const TARGET: &str = "tower_oauth";
+
+pub(super) fn emit(cache: &str, event: Event<'_>) {
+    let seconds = |time: Duration| time.as_secs_f64();
+    match event {
+        Event::Waiting => debug!(target: TARGET, cache, "waiting for a token"),
+        Event::Refreshed { generation, reason, lifetime, duration } => info!(
+            target: TARGET, cache, generation, reason, lifetime_s = lifetime.map(seconds),
+            took_s = seconds(duration), "token refreshed"
+        ),
+        Event::RefreshFailed { kind, reason, error, duration } => warn!(
+            target: TARGET, cache, kind, reason, error = %error, took_s = seconds(duration),
+            "token refresh failed"
+        ),
+        Event::LimitReached { next_request_in } => warn!(
+            target: TARGET, cache, next_request_s = seconds(next_request_in),
+            "token request limit reached"
+        ),
+        Event::SentWithoutToken { reason } => debug!(
+            target: TARGET, cache, reason = reason.as_str(), "request sent without a token"
+        ),
+        Event::Rejected { generation, status } => {
+            debug!(target: TARGET, cache, generation, status, "token rejected");
+        }
+        Event::RefreshSuppressed { generation, reason } => debug!(
+            target: TARGET, cache, generation, reason = reason.as_str(), "refresh suppressed"
+        ),
+        Event::RetryAccepted { generation } => {
+            debug!(target: TARGET, cache, generation, "request retried successfully");
+        }
+        Event::RetryRejected { generation } => {
+            warn!(target: TARGET, cache, generation, "retried request rejected");
+        }
+        Event::Remaining(_) => {}
+        Event::ClockJumped(time) => {
+            info!(target: TARGET, cache, slept_s = seconds(time), "wall clock jumped");
+        }
+        Event::Closed => debug!(target: TARGET, cache, "token cache closed"),
+    }
+}

@@ -1,0 +1,53 @@
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use crate::error::{TokenError, TokenErrorKind};
+
+/// The largest file that is read.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// Returns the content of a small text file, without the line breaks at its end.
+///
+/// Fails with [`TokenErrorKind::Configuration`] if the file cannot be read, is empty, is not UTF-8,
+/// or is larger than 64 KiB. The error names the file.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>, TokenError> {
+    let read = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || read_small_file(&path))
+    };
+    let unreadable = |error: io::Error| {
+        let message = format!("the secret file {} cannot be read: {error}", path.display());
+        TokenError::new(TokenErrorKind::Configuration, message)
+    };
+    let bytes = read.await.map_err(io::Error::other).and_then(|read| read).map_err(unreadable)?;
+    let text = str::from_utf8(&bytes)
+        .map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
+    }
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Rejects FIFOs and devices: opening or reading them may block forever.
+fn read_small_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        let message = format!("it is larger than {MAX_SECRET_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
+}

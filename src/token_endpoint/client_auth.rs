@@ -1,0 +1,215 @@
+//! Client authentication at the token endpoint (RFC 6749 §2.3).
+
+use std::fmt;
+
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use super::token_request::TokenRequest;
+use crate::{
+    error::TokenError,
+    token::{Secret, basic_credentials},
+};
+
+/// The bytes that `application/x-www-form-urlencoded` does not encode, except that a space becomes
+/// `%20` and not `+`: most servers accept only `%20`.
+const FORM_COMPONENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+
+/// Client authentication at the token endpoint (RFC 6749 §2.3). One request uses one method.
+///
+/// The constructors have the names of the methods in the metadata of authorization servers
+/// (RFC 8414, `token_endpoint_auth_methods_supported`). A secret is a string or a
+/// [`Secret`], which can be read from a file. `Debug` does not show it.
+///
+/// ```
+/// use tower_oauth::{ClientAuth, Secret};
+///
+/// let auth = ClientAuth::client_secret_basic("my-client", "hunter2");
+/// assert!(!format!("{auth:?}").contains("hunter2"));
+///
+/// let rotated = Secret::from_file("/run/secrets/orders-client");
+/// let auth = ClientAuth::client_secret_post("my-client", rotated);
+/// ```
+#[derive(Clone)]
+pub struct ClientAuth {
+    client_id: String,
+    method: Method,
+}
+
+#[derive(Clone)]
+enum Method {
+    Basic(Secret),
+    BasicRaw(Secret),
+    Post(Secret),
+    None,
+}
+
+impl ClientAuth {
+    /// Sends the client id and the secret in the `Authorization` header, each form-encoded (RFC
+    /// 6749 §2.3.1; a space is sent as `%20`). Every authorization server must support this method,
+    /// so try it first.
+    pub fn client_secret_basic(client_id: impl Into<String>, secret: impl Into<Secret>) -> Self {
+        Self { client_id: client_id.into(), method: Method::Basic(secret.into()) }
+    }
+
+    /// Like [`client_secret_basic`](Self::client_secret_basic), but **without** the form-encoding:
+    /// for servers that do not decode it, and therefore reject an id or a secret with special
+    /// characters. The id must not contain a colon.
+    pub fn client_secret_basic_raw(
+        client_id: impl Into<String>,
+        secret: impl Into<Secret>,
+    ) -> Self {
+        Self { client_id: client_id.into(), method: Method::BasicRaw(secret.into()) }
+    }
+
+    /// Sends the client id and the secret as the parameters `client_id` and `client_secret` of the
+    /// body (RFC 6749 §2.3.1), for servers that require it.
+    pub fn client_secret_post(client_id: impl Into<String>, secret: impl Into<Secret>) -> Self {
+        Self { client_id: client_id.into(), method: Method::Post(secret.into()) }
+    }
+
+    /// Sends only the parameter `client_id` (RFC 6749 §3.2.1): for clients that authenticate by
+    /// other means, such as a TLS certificate, and for public clients.
+    pub fn none(client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into(), method: Method::None }
+    }
+
+    /// Returns the name of the method in the IANA registry "OAuth Token Endpoint Authentication
+    /// Methods" (RFC 7591 §4.2): `client_secret_basic`, `client_secret_post` or `none`.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self.method {
+            Method::Basic(_) | Method::BasicRaw(_) => "client_secret_basic",
+            Method::Post(_) => "client_secret_post",
+            Method::None => "none",
+        }
+    }
+
+    /// Adds the client authentication to `request`. Reads the secret from its file, if it has one.
+    pub(super) async fn authenticate(
+        &self,
+        request: TokenRequest,
+    ) -> Result<TokenRequest, TokenError> {
+        Ok(match &self.method {
+            Method::Basic(secret) => {
+                let (secret, request) = read_and_register(secret, request).await?;
+                basic(&form_encode(&self.client_id), &form_encode(&secret), request)
+            }
+            Method::BasicRaw(secret) => {
+                let (secret, request) = read_and_register(secret, request).await?;
+                basic(&self.client_id, &secret, request)
+            }
+            Method::Post(secret) => {
+                let (secret, request) = read_and_register(secret, request).await?;
+                request
+                    .parameter("client_id", &self.client_id)
+                    .parameter("client_secret", secret.as_str())
+            }
+            Method::None => request.parameter("client_id", &self.client_id),
+        })
+    }
+}
+
+/// Reads the secret and registers it for redaction, in each form in which a server may repeat it.
+async fn read_and_register(
+    secret: &Secret,
+    request: TokenRequest,
+) -> Result<(Zeroizing<String>, TokenRequest), TokenError> {
+    let secret = secret.read().await?;
+    let request = request.register_secret(&secret).register_secret(&form_encode(&secret));
+    Ok((secret, request))
+}
+
+#[allow(clippy::expect_used)] // Base64 is always a valid header value.
+fn basic(client_id: &str, secret: &str, request: TokenRequest) -> TokenRequest {
+    let credentials = basic_credentials(client_id, secret);
+    let value = Zeroizing::new(format!("Basic {}", *credentials));
+    let value = HeaderValue::from_str(&value).expect("base64 is ASCII");
+    request.register_secret(&credentials).authorization(value)
+}
+
+fn form_encode(component: &str) -> Zeroizing<String> {
+    Zeroizing::new(utf8_percent_encode(component, FORM_COMPONENT).to_string())
+}
+
+impl fmt::Debug for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientAuth")
+            .field("method", &self.method())
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use http::{HeaderMap, Uri, header::AUTHORIZATION};
+    use tokio_test::block_on;
+
+    use super::*;
+    use crate::token_endpoint::request_format::RequestFormat;
+
+    /// Returns the `Authorization` header and the body of a request with this authentication.
+    fn sent(auth: &ClientAuth) -> (Option<String>, String) {
+        let request = TokenRequest::new("client_credentials");
+        let request = block_on(auth.authenticate(request)).unwrap();
+        let uri = Uri::from_static("https://as.test/token");
+        let (request, _) = request.into_http_request(&uri, RequestFormat::Form, &HeaderMap::new());
+        let header = request.headers().get(AUTHORIZATION).map(|value| {
+            assert!(value.is_sensitive());
+            value.to_str().unwrap().to_owned()
+        });
+        (header, String::from_utf8(request.into_body().to_vec()).unwrap())
+    }
+
+    fn decode_basic(header: Option<String>) -> (String, String) {
+        let pair = BASE64_STANDARD.decode(header.unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+        let pair = String::from_utf8(pair).unwrap();
+        let (id, secret) = pair.split_once(':').unwrap();
+        (id.to_owned(), secret.to_owned())
+    }
+
+    #[test]
+    fn basic_sends_the_example_of_rfc_6749_section_2_3_1() {
+        let auth = ClientAuth::client_secret_basic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw");
+        let (header, body) = sent(&auth);
+        assert_eq!(header.unwrap(), "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3");
+        assert_eq!(body, "grant_type=client_credentials");
+    }
+
+    #[test]
+    fn post_sends_both_in_the_body_and_no_header() {
+        let (header, body) = sent(&ClientAuth::client_secret_post("s6BhdRkqt3", "a b&c"));
+        assert_eq!(header, None);
+        let expected = "grant_type=client_credentials&client_id=s6BhdRkqt3&client_secret=a+b%26c";
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn none_sends_the_client_id_only() {
+        let (header, body) = sent(&ClientAuth::none("s6BhdRkqt3"));
+        let expected = "grant_type=client_credentials&client_id=s6BhdRkqt3";
+        assert_eq!((header, body.as_str()), (None, expected));
+    }
+
+    #[test]
+    fn basic_special_characters_survive_a_strict_decoder() {
+        let (id, secret) = ("a:b%c+d e&f=g~h", "ü\u{1F511} \n\0:%2B+*-._");
+        let (header, _) = sent(&ClientAuth::client_secret_basic(id, secret));
+        let (sent_id, sent_secret) = decode_basic(header);
+        assert!(!sent_secret.contains(['+', ' ']), "a space is sent as %20: {sent_secret}");
+        let decode = |text: &str| {
+            percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned()
+        };
+        assert_eq!((decode(&sent_id).as_str(), decode(&sent_secret).as_str()), (id, secret));
+    }
+
+    #[test]
+    fn basic_raw_sends_the_characters_unencoded() {
+        let (header, _) = sent(&ClientAuth::client_secret_basic_raw("id", "a+b %:ü"));
+        assert_eq!(decode_basic(header), ("id".to_owned(), "a+b %:ü".to_owned()));
+    }
+}

@@ -1,0 +1,486 @@
+//! Reading the response of a token endpoint: a token (RFC 6749 §5.1), an error (§5.2), or neither.
+//!
+//! The members of the body are read first, and then the status: servers send errors with status
+//! 200, and reject bad credentials with 400 or 401. No text of the body is shown in an error,
+//! except for the members that RFC 6749 §5.2 defines for it.
+
+use std::time::Duration;
+
+use http::{
+    HeaderName, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use serde_json::Value;
+
+use super::{response_format::ResponseFormat, round_trip::RawResponse};
+use crate::{
+    error::{ErrorResponse, TokenError, TokenErrorKind},
+    redact::Redactor,
+    token::AccessToken,
+};
+
+/// A response that contains a token.
+#[derive(Debug)]
+pub(super) struct ParsedResponse {
+    /// The token, without its lifetime.
+    pub(super) access_token: AccessToken,
+    /// The lifetime in the response, if it has one.
+    pub(super) lifetime: Option<Duration>,
+    /// The complete JSON object.
+    pub(super) members: Value,
+}
+
+pub(super) fn parse_response(
+    response: &RawResponse,
+    format: &ResponseFormat,
+    redactor: &Redactor,
+) -> Result<ParsedResponse, TokenError> {
+    Parser { response, format, redactor }.parse().map_err(|error| {
+        error.with_status(response.status).with_retry_after(response.retry_after())
+    })
+}
+
+impl RawResponse {
+    /// Returns the current time of the server's clock, or of the local clock if the response has no
+    /// `Date`.
+    fn now(&self) -> Timestamp {
+        self.date().unwrap_or_else(Timestamp::now)
+    }
+
+    /// Returns the latest time that the server's clock can have. `Date` has whole seconds, so this
+    /// is the end of its second. A lifetime that is measured from here is never too long.
+    fn latest_now(&self) -> Timestamp {
+        self.date()
+            .and_then(|date| date.checked_add(Duration::from_secs(1)).ok())
+            .unwrap_or_else(Timestamp::now)
+    }
+
+    fn date(&self) -> Option<Timestamp> {
+        self.header(&DATE).and_then(parse_http_date)
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.header(&RETRY_AFTER)?.trim();
+        match value.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => {
+                let at = parse_http_date(value)?;
+                Some(time_until(at, self.now()).unwrap_or(Duration::ZERO))
+            }
+        }
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Parses a date in the format that senders must use (RFC 9110 §5.6.7).
+fn parse_http_date(value: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(value).ok()
+}
+
+/// Returns the time from `now` until `at`, or `None` if `at` has passed.
+fn time_until(at: Timestamp, now: Timestamp) -> Option<Duration> {
+    Duration::try_from(at.duration_since(now)).ok().filter(|duration| !duration.is_zero())
+}
+
+struct Parser<'a> {
+    response: &'a RawResponse,
+    format: &'a ResponseFormat,
+    redactor: &'a Redactor,
+}
+
+impl Parser<'_> {
+    fn parse(&self) -> Result<ParsedResponse, TokenError> {
+        let json = serde_json::from_slice::<Value>(&self.response.body);
+        match json {
+            Ok(object @ Value::Object(_)) => match self.error_response(&object) {
+                Some(error) => Err(error),
+                None if self.response.status.is_success() => {
+                    self.token_response(object).map_err(invalid_response)
+                }
+                None => Err(self.neither_token_nor_error(Ok(object))),
+            },
+            other => Err(self.neither_token_nor_error(other)),
+        }
+    }
+
+    fn token_response(&self, object: Value) -> Result<ParsedResponse, String> {
+        let ResponseFormat { access_token, token_type, scope, .. } = self.format;
+        let value = match object.pointer(access_token) {
+            Some(Value::String(value)) => value,
+            Some(_) => return Err(format!("{access_token:?} is not a string")),
+            None => return Err(format!("the response has no {access_token:?}")),
+        };
+        check_token_type(object.pointer(token_type))?;
+        let lifetime = self.lifetime(&object)?;
+        let mut access_token =
+            AccessToken::bearer(value).map_err(|error| error.message().to_owned())?;
+        if let Some(scope) = parse_scope(object.pointer(scope)) {
+            access_token = access_token.with_scope(scope);
+        }
+        Ok(ParsedResponse { access_token, lifetime, members: object })
+    }
+
+    fn lifetime(&self, object: &Value) -> Result<Option<Duration>, String> {
+        let ResponseFormat { expires_in, expires_at, .. } = self.format;
+        match expires_at.as_ref().and_then(|pointer| non_null(object, pointer)) {
+            Some(at) => parse_expires_at(at, self.response.latest_now()).map(Some),
+            None => non_null(object, expires_in).map(parse_expires_in).transpose(),
+        }
+    }
+
+    /// Returns an error if the object has an error code, or a success flag that is not set.
+    fn error_response(&self, object: &Value) -> Option<TokenError> {
+        let token = object.pointer(&self.format.access_token).and_then(Value::as_str);
+        let redactor = self.redactor.and(token.unwrap_or_default());
+        let clean = |pointer: &str| {
+            let text = object.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
+            Some(redactor.clean(text))
+        };
+        let format = self.format;
+        let description = clean(&format.error_description);
+        let in_parentheses = description.as_ref().map(|text| format!(" ({text})"));
+        let in_parentheses = in_parentheses.unwrap_or_default();
+        if let Some(error) = clean(&format.error) {
+            let code = object.pointer(&format.error).and_then(Value::as_str).unwrap_or_default();
+            let uri = clean(&format.error_uri);
+            let see = uri.as_ref().map(|uri| format!(", see {uri}")).unwrap_or_default();
+            let message = format!("the request was rejected with {error:?}{in_parentheses}{see}");
+            let response = ErrorResponse { error, description, uri };
+            let error = TokenError::new(self.kind_of_error(code), message);
+            return Some(error.with_error_response(response));
+        }
+        let success = format.success.as_ref()?;
+        if object.pointer(success) == Some(&Value::Bool(true)) {
+            return None;
+        }
+        let message = format!("the response says that the request did not succeed{in_parentheses}");
+        Some(TokenError::new(self.kind_of_error(""), message))
+    }
+
+    /// Returns the kind of an error response. A server in trouble, or a gateway in front of it,
+    /// sends an `error` of its own: then only the codes of the RFCs reject the request.
+    fn kind_of_error(&self, code: &str) -> TokenErrorKind {
+        let status = self.response.status;
+        let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        match code {
+            "temporarily_unavailable" | "server_error" => TokenErrorKind::Server,
+            code if in_trouble && !REJECTION_CODES.contains(&code) => TokenErrorKind::Server,
+            _ => TokenErrorKind::Rejected,
+        }
+    }
+
+    fn neither_token_nor_error(&self, json: serde_json::Result<Value>) -> TokenError {
+        let RawResponse { status, body, .. } = self.response;
+        if status.is_redirection() {
+            let message = format!(
+                "the status is {status}; a redirect is not followed, because the request contains \
+                 the client's secret"
+            );
+            return TokenError::new(TokenErrorKind::Server, message);
+        }
+        if !status.is_success() {
+            let message = format!("the status is {status}, without an OAuth error");
+            return TokenError::new(TokenErrorKind::Server, message);
+        }
+        invalid_response(match json {
+            Ok(_) => "the response is JSON, but not an object".into(),
+            Err(_) if body.is_empty() => "the response is empty".into(),
+            Err(_) if body.trim_ascii_start().starts_with(b"<") => {
+                "the response is HTML or XML, not JSON".into()
+            }
+            // The error contains a position and no text of the body, because the body is parsed
+            // into a `Value` and not into a type of this crate.
+            Err(error) => format!("the response is not JSON: {error}"),
+        })
+    }
+}
+
+fn non_null<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    object.pointer(pointer).filter(|value| !value.is_null())
+}
+
+/// Accepts `Bearer` in any case (RFC 6749 §5.1), and a missing type.
+fn check_token_type(token_type: Option<&Value>) -> Result<(), String> {
+    const OTHER_KNOWN_TYPES: [&str; 2] = ["dpop", "mac"];
+    match token_type {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(name)) if name.eq_ignore_ascii_case("bearer") => Ok(()),
+        Some(Value::String(name))
+            if OTHER_KNOWN_TYPES.iter().any(|known| name.eq_ignore_ascii_case(known)) =>
+        {
+            Err(format!("the token is of type {name:?}, which needs more than \"Bearer\""))
+        }
+        Some(_) => Err("the token's type is not \"Bearer\"".into()),
+    }
+}
+
+/// Parses a lifetime in seconds (RFC 6749 §5.1). Servers send an integer, a float, or a string that
+/// contains either.
+fn parse_expires_in(expires_in: &Value) -> Result<Duration, String> {
+    let seconds = match expires_in {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
+            Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        }
+        Some(seconds) if seconds.is_finite() => Err(EXPIRED.into()),
+        _ => Err("its lifetime is not a number of seconds".into()),
+    }
+}
+
+const EXPIRED: &str = "its lifetime is zero or less: the token has expired already";
+
+fn parse_expires_at(expires_at: &Value, now: Timestamp) -> Result<Duration, String> {
+    let at = match expires_at {
+        // Some platforms send this date for "never".
+        Value::String(text) if text.trim().starts_with("9999-12-31") => return Ok(Duration::MAX),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(seconds) => {
+            seconds.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok())
+        }
+        _ => None,
+    };
+    match at {
+        Some(at) => time_until(at, now).ok_or_else(|| EXPIRED.into()),
+        None => Err("its expiry is not a time such as \"2026-01-31T12:00:00Z\" (RFC 3339)".into()),
+    }
+}
+
+fn parse_scope(scope: Option<&Value>) -> Option<String> {
+    match scope? {
+        Value::String(scope) => Some(scope.clone()),
+        Value::Array(values) => {
+            Some(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+        }
+        _ => None,
+    }
+}
+
+/// The error codes of RFC 6749 §5.2, and `invalid_target` of RFC 8707 §2.
+const REJECTION_CODES: [&str; 7] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+];
+
+fn invalid_response(message: String) -> TokenError {
+    TokenError::new(TokenErrorKind::InvalidResponse, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn parse(status: u16, body: &str) -> Result<ParsedResponse, TokenError> {
+        parse_with(&[], status, body, &ResponseFormat::default())
+    }
+
+    fn parse_with(
+        headers: &[(HeaderName, &'static str)],
+        status: u16,
+        body: &str,
+        format: &ResponseFormat,
+    ) -> Result<ParsedResponse, TokenError> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let headers =
+            headers.iter().cloned().map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let response = RawResponse { status, headers: headers.collect(), body };
+        parse_response(&response, format, &Redactor::default())
+    }
+
+    #[test]
+    fn example_of_rfc_6749_section_4_4_3_is_parsed() {
+        let parsed = parse(
+            200,
+            r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"example","expires_in":3600,
+                "example_parameter":"example_value"}"#,
+        );
+        assert_eq!(
+            parsed.unwrap_err().kind(),
+            TokenErrorKind::InvalidResponse,
+            "the type is not Bearer"
+        );
+        let parsed = parse(
+            200,
+            r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"Bearer","expires_in":3600,
+                "example_parameter":"example_value"}"#,
+        )
+        .unwrap();
+        assert_eq!(parsed.access_token.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
+        assert_eq!(parsed.lifetime, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn example_of_rfc_6749_section_5_2_is_an_error() {
+        let error = parse(400, r#"{"error":"invalid_request"}"#).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.error_code()),
+            (TokenErrorKind::Rejected, Some("invalid_request"))
+        );
+    }
+
+    #[test]
+    fn kind_of_an_error_depends_on_its_code_before_its_status() {
+        for status in [200, 400, 401, 403, 500] {
+            let error = parse(status, r#"{"error":"invalid_client","error_description":"no"}"#)
+                .unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Rejected, "{status}");
+            assert_eq!(error.error_description(), Some("no"));
+            assert_eq!(error.status().unwrap().as_u16(), status);
+        }
+        for status in [429, 500, 503] {
+            let error =
+                parse(status, r#"{"status":503,"error":"Service Unavailable"}"#).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Server, "{status}");
+        }
+        let busy = parse(503, r#"{"error":"temporarily_unavailable"}"#).unwrap_err();
+        assert_eq!(busy.kind(), TokenErrorKind::Server);
+    }
+
+    #[test]
+    fn lifetime_is_parsed_in_each_form_that_servers_send() {
+        let lifetime_of = |expires_in: &str| {
+            parse(200, &format!(r#"{{"access_token":"t","expires_in":{expires_in}}}"#))
+                .map(|parsed| parsed.lifetime)
+        };
+        for form in ["3600", "3600.0", r#""3600""#, r#"" 3600 ""#, "3.6e3"] {
+            assert_eq!(lifetime_of(form).unwrap(), Some(Duration::from_secs(3600)), "{form}");
+        }
+        assert_eq!(lifetime_of("null").unwrap(), None);
+        assert_eq!(lifetime_of("1e300").unwrap(), Some(Duration::MAX));
+        for form in ["0", "-1", r#""soon""#, "true", r#""NaN""#, r#""inf""#, "[]"] {
+            assert_eq!(
+                lifetime_of(form).unwrap_err().kind(),
+                TokenErrorKind::InvalidResponse,
+                "{form}"
+            );
+        }
+    }
+
+    #[test]
+    fn scope_is_a_string_or_an_array() {
+        let scope_of = |scope: &str| {
+            let body = format!(r#"{{"access_token":"t","scope":{scope}}}"#);
+            parse(200, &body).unwrap().access_token.scope().map(str::to_owned)
+        };
+        assert_eq!(scope_of(r#""a b""#).as_deref(), Some("a b"));
+        assert_eq!(scope_of(r#"["a","b"]"#).as_deref(), Some("a b"));
+        assert_eq!(scope_of("true"), None);
+    }
+
+    #[test]
+    fn unusable_response_is_described_and_not_quoted() {
+        for (status, body, said) in [
+            (200, "", "empty"),
+            (200, "<!DOCTYPE html><p>T0KEN", "HTML"),
+            (200, r#"{"access_token":"T0KEN"#, "not JSON"),
+            (200, "T0KEN", "not JSON"),
+            (200, r#"["T0KEN"]"#, "not an object"),
+            (200, r#"{"token":"T0KEN"}"#, "no \"/access_token\""),
+            (200, r#"{"access_token":["T0KEN"]}"#, "not a string"),
+            (200, r#"{"access_token":"T0KEN\n"}"#, "not printable ASCII"),
+            (200, r#"{"access_token":"","x":"T0KEN"}"#, "is empty"),
+            (200, r#"{"access_token":"T0KEN","token_type":"T0KEN"}"#, "not \"Bearer\""),
+            (200, r#"{"access_token":"T0KEN","token_type":"mac"}"#, "\"mac\""),
+            (302, "T0KEN", "redirect"),
+            (404, r#"{"message":"T0KEN"}"#, "404"),
+            (503, "T0KEN", "503"),
+        ] {
+            let error = parse(status, body).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(said), "{body}: {shown}");
+            assert!(!shown.contains("T0KEN"), "{shown}");
+        }
+    }
+
+    const NOW: (HeaderName, &str) = (DATE, "Sat, 31 Jan 2026 12:00:00 GMT");
+
+    /// The format of one of the providers in the README.
+    fn wrapped_format() -> ResponseFormat {
+        let format = ResponseFormat::default().access_token("/data/accessToken").unwrap();
+        let format =
+            format.expires_at("/data/accessTokenExpiresAt").unwrap().scope("/data/scope").unwrap();
+        format.success("/success").unwrap().error_description("/message").unwrap()
+    }
+
+    #[test]
+    fn wrapped_response_is_parsed_by_its_pointers() {
+        let body = r#"{"data":{"accessToken":"t","accessTokenExpiresAt":"2026-02-01T13:00:00.500+01:00","client":{},
+            "user":{},"scope":true},"success":true}"#;
+        let parsed = parse_with(&[NOW], 200, body, &wrapped_format()).unwrap();
+        assert_eq!(parsed.access_token.expose_secret(), "t");
+        assert_eq!(parsed.lifetime, Some(Duration::from_millis(86_399_500)));
+    }
+
+    #[test]
+    fn success_flag_that_is_not_true_is_an_error() {
+        for success in ["false", "null", "\"true\"", "0"] {
+            let body = format!(
+                r#"{{"data":{{"accessToken":"T0KEN"}},"success":{success},"message":"no such client"}}"#
+            );
+            let error = parse_with(&[], 200, &body, &wrapped_format()).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Rejected);
+            assert!(error.to_string().contains("did not succeed (no such client)"), "{error}");
+            assert!(!error.to_string().contains("T0KEN"));
+        }
+    }
+
+    #[test]
+    fn expires_at_is_rfc_3339_or_seconds_in_the_future() {
+        let lifetime_of = |expires_at: &str| {
+            let body = format!(r#"{{"access_token":"t","at":{expires_at},"expires_in":60}}"#);
+            let format = ResponseFormat::default().expires_at("/at").unwrap();
+            parse_with(&[NOW], 200, &body, &format).map(|parsed| parsed.lifetime.unwrap().as_secs())
+        };
+        for form in [
+            r#""2026-01-31T13:00:00Z""#,
+            r#""2026-01-31 13:00:00.0Z""#,
+            r#""2026-01-31T14:00:00+01:00""#,
+            "1769864400",
+        ] {
+            assert_eq!(lifetime_of(form).unwrap(), 3599, "{form}");
+        }
+        assert_eq!(lifetime_of("null").unwrap(), 60, "expires_in is used without expires_at");
+        for (form, said) in [
+            (r#""2026-01-31T12:00:00Z""#, "expired already"),
+            (r#""1999-01-01T00:00:00Z""#, "expired already"),
+            (r#""2026-01-31T13:00:00""#, "RFC 3339"),
+            (r#""tomorrow""#, "RFC 3339"),
+            ("1e300", "RFC 3339"),
+            ("true", "RFC 3339"),
+            ("9223372036854775807", "RFC 3339"),
+        ] {
+            let error = lifetime_of(form).unwrap_err();
+            assert!(error.to_string().contains(said), "{form}: {error}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_parsed_as_seconds_and_as_a_date() {
+        let retry_after = |value| {
+            let headers = [NOW, (RETRY_AFTER, value)];
+            parse_with(&headers, 503, "busy", &ResponseFormat::default()).unwrap_err().retry_after()
+        };
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT"), Some(Duration::ZERO));
+        for value in ["soon", "-1", "1.5", ""] {
+            assert_eq!(retry_after(value), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Checks whether a URL names a server (RFC 3986 §3.2), and whether a secret may be sent there.
+
+use std::net::IpAddr;
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+
+/// Returns the port that a URL means: its own, or the default of its scheme. Returns `None` for a
+/// port that is not a number from 1 to 65535, for which HTTP clients use the default port, and for
+/// a scheme other than `https` and `http`.
+pub(crate) fn effective_port(scheme: &Scheme, authority: &Authority) -> Option<u16> {
+    let default = match scheme.as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match host_and_port.get(authority.host().len()..) {
+        Some("") => Some(default),
+        Some(_) => authority.port_u16().filter(|port| *port != 0),
+        None => None,
+    }
+}
+
+/// Returns true if `host` is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Returns true if a secret can be sent to `uri`: the connection is encrypted, or it does not leave
+/// this machine.
+pub(crate) fn is_https_or_loopback(uri: &Uri) -> bool {
+    uri.scheme() == Some(&Scheme::HTTPS) || uri.host().is_some_and(is_loopback)
+}
+
+/// Checks that a scheme and an authority name a server. The error continues a sentence that begins
+/// with the URL.
+pub(crate) fn check_server(scheme: &Scheme, authority: &Authority) -> Result<(), &'static str> {
+    if authority.as_str().contains('@') {
+        return Err("must not have user information");
+    }
+    if authority.host().is_empty() {
+        return Err("has no host");
+    }
+    match effective_port(scheme, authority) {
+        Some(_) => Ok(()),
+        None => Err("needs the scheme https or http, and a port from 1 to 65535 if any"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_is_sent_over_https_or_to_this_machine_only() {
+        for url in
+            ["https://a.test/", "http://localhost:1/", "http://127.8.9.1/", "http://[::1]:8/"]
+        {
+            assert!(is_https_or_loopback(&Uri::from_static(url)), "{url}");
+        }
+        for url in ["http://a.test/", "http://localhost.a.test/", "http://[::2]/", "/path"] {
+            assert!(!is_https_or_loopback(&Uri::from_static(url)), "{url}");
+        }
+    }
+}

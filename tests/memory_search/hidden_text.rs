@@ -1,0 +1,97 @@
+//! A random text that is stored in a masked form, and a search for it in the memory of the process.
+
+use std::{
+    fs::{self, File},
+    iter,
+    ops::Range,
+    os::unix::fs::FileExt,
+};
+
+/// The mask of each byte. The text is ASCII, so no masked byte occurs in it.
+const MASK: u8 = 0x80;
+/// The length of the text. It fits into no register, so a register that was saved on a stack cannot
+/// hold a copy of the whole text.
+const LENGTH: usize = 256;
+/// The number of bytes that are read from memory at once.
+const CHUNK: usize = 1 << 20;
+
+/// A random text. It is not in memory itself, except during [`with_text`](Self::with_text).
+pub(crate) struct HiddenText(Vec<u8>);
+
+impl HiddenText {
+    pub(crate) fn random() -> Self {
+        Self(iter::repeat_with(|| fastrand::alphanumeric() as u8 ^ MASK).take(LENGTH).collect())
+    }
+
+    /// Passes the text to `f`. The allocator overwrites it afterwards.
+    pub(crate) fn with_text<T>(&self, f: impl FnOnce(&str) -> T) -> T {
+        let mut text = String::with_capacity(LENGTH);
+        text.extend(self.0.iter().map(|byte| char::from(byte ^ MASK)));
+        f(&text)
+    }
+
+    pub(crate) fn is_equal_to(&self, text: &[u8]) -> bool {
+        text.len() == LENGTH
+            && iter::zip(&self.0, text).all(|(masked, byte)| masked ^ MASK == *byte)
+    }
+
+    /// Returns the number of places of the text in all private writable memory of the process: the
+    /// heap, the stacks, the thread-local memory and the statics.
+    pub(crate) fn count_in_memory(&self) -> usize {
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut buffer = vec![0; CHUNK];
+        let start = buffer.as_ptr().addr() as u64;
+        let buffer_range = start..start + CHUNK as u64;
+        let regions = private_writable_regions();
+        regions
+            .into_iter()
+            .map(|region| self.count_in(region, &memory, &mut buffer, &buffer_range))
+            .sum()
+    }
+
+    /// Counts in one region. Consecutive chunks overlap, so that a text on their border is found.
+    fn count_in(
+        &self,
+        region: Range<u64>,
+        memory: &File,
+        buffer: &mut [u8],
+        excluded: &Range<u64>,
+    ) -> usize {
+        let mut count = 0;
+        let mut address = region.start;
+        while address + LENGTH as u64 <= region.end {
+            let length = buffer.len().min(usize::try_from(region.end - address).unwrap());
+            // A region that was unmapped since it was listed cannot be read.
+            let Ok(read) = memory.read_at(&mut buffer[..length], address) else { break };
+            if read < LENGTH {
+                break;
+            }
+            // The buffer holds a copy of the chunk that was read before.
+            let is_copy = |at: usize| excluded.contains(&(address + at as u64));
+            let chunk = &buffer[..read];
+            count += self.positions(chunk).filter(|at| !is_copy(*at)).count();
+            address += (read - LENGTH + 1) as u64;
+        }
+        count
+    }
+
+    fn positions(&self, chunk: &[u8]) -> impl Iterator<Item = usize> {
+        let first = self.0[0] ^ MASK;
+        let candidates =
+            chunk.windows(LENGTH).enumerate().filter(move |(_, text)| text[0] == first);
+        candidates.filter(|(_, text)| self.is_equal_to(text)).map(|(at, _)| at)
+    }
+}
+
+fn private_writable_regions() -> Vec<Range<u64>> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let region = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, permissions) = (fields.next()?, fields.next()?);
+        let (start, end) = range.split_once('-')?;
+        let is_searched = permissions.starts_with("rw") && permissions.ends_with('p');
+        let address = |text| u64::from_str_radix(text, 16).unwrap();
+        is_searched.then(|| address(start)..address(end))
+    };
+    maps.lines().filter_map(region).collect()
+}
