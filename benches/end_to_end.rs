@@ -1,15 +1,16 @@
-//! Requests per second over loopback, with the layer as it comes and without it: a hyper server, and the client of hyper-util.
+//! Requests per second over loopback: the client of hyper-util and a hyper server, with and without
+//! the layer.
 //!
-//! Both send the same bytes through the same connections: without the layer, the request brings the header, put on before the
-//! clock started, and which HPACK is to leave out of its table like any token. `static_header` is what putting it on costs at the least. As they differ by little, they take turns of some
-//! milliseconds, and the ratio is the median of those of neighbouring turns.
+//! All cases send the same bytes. In the case `without`, each request is built with the header
+//! before the clock starts. The cases differ by little, so their rounds of some milliseconds are
+//! interleaved, and a ratio is the median of the ratios of the rounds.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use criterion::Criterion;
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
@@ -21,70 +22,86 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
+use tower_oauth::{BoxError, replay::NoReplay};
 
 use support::{
-    Body, RUNTIME, figures, oauth_for,
-    ratios::print_ratios,
-    turns::{Case, by_turns},
+    Body, RUNTIME, figures,
+    interleaved::{Case, measure_interleaved},
+    oauth_for, peers,
+    targets::{HTTP1, HTTP2, Loopback, print_rows},
 };
 
-const IN_FLIGHT: usize = 64;
-/// One after the other, in each turn.
-const OF_EACH: usize = 10;
+/// The number of requests that are in flight at the same time.
+const CONCURRENCY: usize = 64;
+/// The number of requests that each task sends in a round, one after the other.
+const REQUESTS_PER_TASK: usize = 10;
 
 fn main() {
     let criterion = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1));
     let mut criterion = criterion.configure_from_args();
-    let of_server =
+    let server_runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let server = serve(&of_server);
-    compare(&mut criterion, "http1", server, &client(false));
-    compare(&mut criterion, "http2", server, &client(true));
+    let server = serve(&server_runtime);
+    compare(&mut criterion, "http1", &HTTP1, server, &client(false));
+    compare(&mut criterion, "http2", &HTTP2, server, &client(true));
     criterion.final_summary();
-    print_ratios("end_to_end");
+    print_rows("cargo bench --bench end_to_end");
 }
 
-fn compare(criterion: &mut Criterion, protocol: &str, server: SocketAddr, client: &HttpClient) {
+fn compare(
+    criterion: &mut Criterion,
+    protocol: &str,
+    names: &Loopback,
+    server: SocketAddr,
+    client: &HttpClient,
+) {
     let origin = format!("http://{server}");
     let (uri, header) = (format!("{origin}/v1/orders"), support::bearer());
-    let with_layer = oauth_for(&origin).layer(client.clone());
-    let static_header = support::static_header().layer(client.clone());
-    let of_layer = || request(&uri, None);
-    let by_hand = || request(&uri, Some(&header));
+    let no_replay = oauth_for(&origin).with_replay(NoReplay).layer(client.clone());
+    let replay = oauth_for(&origin).layer(client.clone());
+    let tower_retry = peers::tower_retry(client.clone());
+    let plain = || request(&uri, None);
+    let with_header = || request(&uri, Some(&header));
     let cases = vec![
-        Case::new(&format!("{protocol}/without"), || turn(client, by_hand)),
-        Case::new(&format!("{protocol}/with_layer"), || turn(&with_layer, of_layer)),
-        Case::new(&format!("{protocol}/static_header"), || turn(&static_header, of_layer)),
+        Case::new(&format!("{protocol}/without"), || run_round(client, with_header)),
+        Case::new(&format!("{protocol}/no_replay"), || run_round(&no_replay, plain)),
+        Case::new(&format!("{protocol}/replay"), || run_round(&replay, plain)),
+        Case::new(&format!("{protocol}/tower_retry"), || run_round(&tower_retry, plain)),
     ];
-    let per_turn = (IN_FLIGHT * OF_EACH) as u64;
-    let turns = by_turns(criterion.benchmark_group("end_to_end"), "end_to_end", per_turn, cases);
+    let requests_per_round = (CONCURRENCY * REQUESTS_PER_TASK) as u64;
+    let group = criterion.benchmark_group("end_to_end");
+    let samples = measure_interleaved(group, "end_to_end", requests_per_round, cases);
     let case = |id: &str| format!("end_to_end/{protocol}/{id}");
-    if let Some(ratio) = turns.paired(&case("without"), &case("with_layer")) {
-        let figure = format!("end_to_end/{protocol}, requests per second with the layer ÷ without");
-        figures::keep("end_to_end_ratio", BTreeMap::from([(figure, ratio)]));
-    }
+    // A ratio of requests per second is the inverse of the ratio of times.
+    let ratios = [
+        (names.no_replay, samples.paired_ratio(&case("without"), &case("no_replay"))),
+        (names.replay, samples.paired_ratio(&case("tower_retry"), &case("replay"))),
+    ];
+    let measured = ratios.into_iter().filter_map(|(name, ratio)| Some((name.to_owned(), ratio?)));
+    figures::record("end_to_end_ratios", measured.collect());
 }
 
-/// Nanoseconds for each request, of many that are under way at once.
-fn turn<S>(service: &S, request: impl Fn() -> Request<Body>) -> f64
+/// Returns the nanoseconds per request.
+fn run_round<S>(service: &S, request: impl Fn() -> Request<Body>) -> f64
 where
     S: Service<Request<Body>, Response = Response<Incoming>, Error: Into<BoxError>, Future: Send>,
     S: Clone + Send + 'static,
 {
-    let requests: Vec<Vec<_>> = (0..IN_FLIGHT).map(|_| (0..OF_EACH).map(|_| request()).collect()).collect();
+    let for_task = |_| (0..REQUESTS_PER_TASK).map(|_| request()).collect();
+    let requests: Vec<Vec<_>> = (0..CONCURRENCY).map(for_task).collect();
     RUNTIME.block_on(async {
         let started = Instant::now();
-        let tasks: Vec<_> =
-            requests.into_iter().map(|own| tokio::spawn(send(service.clone(), own))).collect();
+        let spawn = |requests| tokio::spawn(send_all(service.clone(), requests));
+        let tasks: Vec<_> = requests.into_iter().map(spawn).collect();
         for task in tasks {
             task.await.unwrap();
         }
-        started.elapsed().as_nanos() as f64 / (IN_FLIGHT * OF_EACH) as f64
+        started.elapsed().as_nanos() as f64 / (CONCURRENCY * REQUESTS_PER_TASK) as f64
     })
 }
 
-async fn send<S>(service: S, requests: Vec<Request<Body>>)
+async fn send_all<S>(service: S, requests: Vec<Request<Body>>)
 where
     S: Service<Request<Body>, Response = Response<Incoming>, Error: Into<BoxError>> + Clone,
 {
@@ -112,7 +129,7 @@ fn client(http2: bool) -> HttpClient {
     Client::builder(TokioExecutor::new()).http2_only(http2).build(connector)
 }
 
-/// Takes HTTP/1 and HTTP/2 with prior knowledge, and answers 401 to what has no token.
+/// Serves HTTP/1 and HTTP/2 with prior knowledge. A request without a token gets a 401.
 fn serve(runtime: &Runtime) -> SocketAddr {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();

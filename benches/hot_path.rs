@@ -1,18 +1,21 @@
-//! What one request pays on its way through the layer, beside what a user would write by hand.
+//! The cost of a request with a fresh token, compared with code that a user would write by hand.
 //!
-//! `cargo bench` prints the medians above `bare` and their ratios at its end. Every case sends the same request: a POST with
-//! six headers and a small body, and a token of 900 bytes; the inner service answers at once. Not measured: the network, the
-//! making of the request, waiting for a token.
+//! `cargo bench` prints the ratios with their targets at the end. Every case sends the same
+//! request: a POST with six headers and a small body. The token has 900 bytes. The inner service is
+//! ready with its response at once. The network, building the request and waiting for a token are
+//! not measured.
 //!
 //! # Method
 //!
-//! A turn of a case is a batch of requests, made before the clock starts, and then sent one after the other; with many
-//! threads, some batches of each. Whichever case of a group criterion measures, all of the group take a turn then, one after
-//! the other, so that a machine that is slow for a while is slow for all of them. Criterion shows the turns of the case that it
-//! measures. The ratios are of medians over all turns of the group, from which that of `bare` is taken: what is left is small,
-//! and would drown in what changes between two cases that are measured minutes apart.
+//! The requests of a batch are built before the clock starts, and are then sent one after the
+//! other. A case with many threads sends some batches from each. The cases of a group are
+//! interleaved: whenever criterion measures one case, all cases of the group run for one batch
+//! each, so a slow phase of the machine slows all of them. Criterion reports the samples of the
+//! case that it measures. The ratios are made of the medians over all rounds, less the median of
+//! `bare`, which is the inner service alone. The costs are small: they would be lost in the drift
+//! between two cases that are measured minutes apart.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
@@ -20,90 +23,105 @@ mod support;
 use std::{thread, time::Duration};
 
 use criterion::Criterion;
-use tower::{Layer, ServiceBuilder};
-use tower_oauth::replay::Never;
+use tower::Layer;
+use tower_oauth::replay::NoReplay;
 
 use support::{
-    Inner, RetryOnce, StaticHeaderAndClone, bearer, oauth,
+    Inner,
+    hand_written::hand_written,
+    interleaved::{Case, measure_interleaved},
+    oauth,
     peers::{self, ClonePerRequest, MutexOverRefresh},
-    ratios::print_ratios,
-    requests::{BATCH, BATCHES, all_at_once, one_at_a_time, without_runtime},
+    requests::{BATCH, BATCHES, multi_threaded, single_threaded},
     static_header,
-    turns::{Case, by_turns},
+    targets::print_rows,
 };
 
 fn main() {
     let criterion = Criterion::default().warm_up_time(Duration::from_secs(1));
-    let mut criterion = criterion.measurement_time(Duration::from_secs(3)).configure_from_args();
+    let criterion = criterion.measurement_time(Duration::from_secs(3));
+    let mut criterion = criterion.configure_from_args();
     attach(&mut criterion);
     keep(&mut criterion);
     contended(&mut criterion);
     threads(&mut criterion);
     criterion.final_summary();
-    print_ratios("hot_path");
+    print_rows("cargo bench --bench hot_path");
 }
 
-/// The header alone.
+/// Attaches a token, and keeps nothing for a retry.
 fn attach(criterion: &mut Criterion) {
     let (_sender, watch) = peers::watch();
     let cases = vec![
-        one_at_a_time("bare", Inner),
-        one_at_a_time("static_header", static_header().layer(Inner)),
-        one_at_a_time("oauth_never", oauth().replay(Never).layer(Inner)),
-        without_runtime("oauth_by_the_clock", oauth().replay(Never).layer(Inner)),
-        one_at_a_time("rw_lock", peers::rw_lock()),
-        one_at_a_time("mutex_over_refresh", MutexOverRefresh::default()),
-        one_at_a_time("watch", watch),
-        one_at_a_time("format", peers::format()),
+        single_threaded("bare", Inner),
+        single_threaded("static_header", static_header().layer(Inner)),
+        single_threaded("hand_written", hand_written()),
+        single_threaded("oauth_no_replay", oauth().with_replay(NoReplay).layer(Inner)),
+        single_threaded("rw_lock", peers::rw_lock()),
+        single_threaded("mutex_over_refresh", MutexOverRefresh::default()),
+        single_threaded("watch", watch),
+        single_threaded("format", peers::format()),
     ];
-    by_turns(criterion.benchmark_group("attach"), "attach", BATCH, cases);
+    measure_interleaved(criterion.benchmark_group("attach"), "attach", BATCH, cases);
 }
 
-/// The header, and a copy for one more attempt.
+/// Attaches a token, and keeps a copy of the request for a retry.
 fn keep(criterion: &mut Criterion) {
-    let tower_retry = ServiceBuilder::new().retry(RetryOnce).layer(static_header()).service(Inner);
     let cases = vec![
-        one_at_a_time("bare", Inner),
-        one_at_a_time("static_header_and_clone", StaticHeaderAndClone { inner: Inner, value: bearer() }),
-        one_at_a_time("tower_retry", tower_retry),
-        one_at_a_time("oauth", oauth().layer(Inner)),
+        single_threaded("bare", Inner),
+        single_threaded("static_header_and_clone", peers::static_header_and_clone()),
+        single_threaded("tower_retry", peers::tower_retry(Inner)),
+        single_threaded("oauth", oauth().layer(Inner)),
     ];
-    by_turns(criterion.benchmark_group("keep"), "keep", BATCH, cases);
+    measure_interleaved(criterion.benchmark_group("keep"), "keep", BATCH, cases);
 }
 
-/// As many threads as cores. Each has a service of its own from one shared layer; `…_clone_per_request` has a clone of one
-/// shared service, and clones it again for each request.
+/// As many threads as cores. Each has its own service over one shared token. In the cases
+/// `…_clone_per_request`, each thread also clones its service for every request.
 fn contended(criterion: &mut Criterion) {
     let threads = thread::available_parallelism().unwrap().get();
-    let mut cases = shared(threads, str::to_owned);
-    cases.push(all_at_once("bare_clone_per_request", threads, || ClonePerRequest(Inner)));
-    by_turns(criterion.benchmark_group("contended"), "contended", BATCH * BATCHES, cases);
+    let mut cases = shared_token(threads, str::to_owned);
+    cases.push(multi_threaded("bare_clone_per_request", threads, || ClonePerRequest(Inner)));
+    let group = criterion.benchmark_group("contended");
+    measure_interleaved(group, "contended", BATCH * BATCHES, cases);
 }
 
-/// The same from one thread to eight.
+/// The same cases with one to eight threads.
 fn threads(criterion: &mut Criterion) {
     for threads in [1, 2, 4, 8] {
-        let cases = shared(threads, |id| format!("{id}/{threads}"));
-        by_turns(criterion.benchmark_group("threads"), "threads", BATCH * BATCHES, cases);
+        let cases = shared_token(threads, |id| format!("{id}/{threads}"));
+        let group = criterion.benchmark_group("threads");
+        measure_interleaved(group, "threads", BATCH * BATCHES, cases);
     }
 }
 
-fn shared<'a>(threads: usize, id: impl Fn(&str) -> String) -> Vec<Case<'a>> {
-    let (static_layer, layer) = (static_header(), oauth().replay(Never));
-    let static_service = ClonePerRequest(static_layer.layer(Inner));
-    let service = ClonePerRequest(layer.layer(Inner));
+fn shared_token<'a>(threads: usize, id: impl Fn(&str) -> String) -> Vec<Case<'a>> {
+    let case = |name: &str| id(name);
+    let (static_layer, layer) = (static_header(), oauth().with_replay(NoReplay));
+    let static_cloned = ClonePerRequest(static_layer.layer(Inner));
+    let oauth_cloned = ClonePerRequest(layer.layer(Inner));
+    let hand_written = hand_written();
+    let hand_written_cloned = ClonePerRequest(hand_written.clone());
     let (rw_lock, mutex) = (peers::rw_lock(), MutexOverRefresh::default());
     let (sender, watch) = peers::watch();
     vec![
-        all_at_once(&id("bare"), threads, || Inner),
-        all_at_once(&id("static_header"), threads, move || static_layer.layer(Inner)),
-        all_at_once(&id("oauth_never"), threads, move || layer.layer(Inner)),
-        all_at_once(&id("static_header_clone_per_request"), threads, move || static_service.clone()),
-        all_at_once(&id("oauth_clone_per_request"), threads, move || service.clone()),
-        all_at_once(&id("rw_lock"), threads, move || rw_lock.clone()),
-        all_at_once(&id("mutex_over_refresh"), threads, move || mutex.clone()),
-        all_at_once(&id("watch"), threads, move || {
-            let _open = &sender;
+        multi_threaded(&case("bare"), threads, || Inner),
+        multi_threaded(&case("static_header"), threads, move || static_layer.layer(Inner)),
+        multi_threaded(&case("hand_written"), threads, move || hand_written.clone()),
+        multi_threaded(&case("oauth_no_replay"), threads, move || layer.layer(Inner)),
+        multi_threaded(&case("static_header_clone_per_request"), threads, move || {
+            static_cloned.clone()
+        }),
+        multi_threaded(&case("hand_written_clone_per_request"), threads, move || {
+            hand_written_cloned.clone()
+        }),
+        multi_threaded(&case("oauth_no_replay_clone_per_request"), threads, move || {
+            oauth_cloned.clone()
+        }),
+        multi_threaded(&case("rw_lock"), threads, move || rw_lock.clone()),
+        multi_threaded(&case("mutex_over_refresh"), threads, move || mutex.clone()),
+        multi_threaded(&case("watch"), threads, move || {
+            let _open = &sender; // a watch without its sender is closed
             watch.clone()
         }),
     ]

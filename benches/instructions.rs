@@ -1,12 +1,14 @@
-//! How many instructions one request takes, counted by callgrind: a number that does not depend on how busy a machine is.
+//! The number of instructions of one request, counted by callgrind. It does not depend on the load
+//! of the machine.
 //!
-//! Started by `benches/check_instructions`, which compares with `benches/instructions.json`. Each case runs in a process of
-//! its own, and counts one request after 64 like it, on the same thread. Counted is the call and the answer, with the end
-//! of the request; not the making of it. The request is that of `hot_path`, with room for one more header: whether the heap
-//! can let a map of headers grow where it stands is chance.
+//! `benches/check_instructions` starts this bench and compares the counts with
+//! `benches/instructions.json`. Each case runs in its own process, and counts one request after 64
+//! others on the same thread. The count includes the call, the response and the drop of both.
+//! Building the request does not count. The request is that of `hot_path`, but its header map has
+//! room for one more header: the cost of growing the map depends on the state of the heap.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
-#![allow(unused_qualifications)] // that is how the macros write
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
+#![allow(unused_qualifications)] // in code that the macros generate
 
 mod support;
 
@@ -17,180 +19,194 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use gungraun::{
+    Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
-use tower::{Layer, Service, ServiceBuilder};
-use tower_oauth::{AccessToken, CachedToken, OAuth, OAuthLayer, Origins, TokenCache, replay::Never};
+use tower::{Layer, Service};
+use tower_oauth::{
+    AccessToken, CachedToken, OAuth, OAuthLayer, Origins, TokenCache, replay::NoReplay, source_fn,
+};
 
 use support::{
-    Body, Inner, RUNTIME, RetryOnce, StaticHeaderAndClone, bearer, call, oauth, peers::ClonePerRequest,
-    request, requests::warm_up, settle, static_header, token,
+    Body, Inner, LIFETIME, ORIGIN, RUNTIME,
+    hand_written::hand_written,
+    oauth,
+    peers::{ClonePerRequest, rw_lock, static_header_and_clone, tower_retry},
+    request,
+    requests::{send_without_waiting, warm_up},
+    static_header, token, warm_token_cache,
 };
 
-library_benchmark_group!(name = attach, benchmarks = [attach_kept, attach_cloned]);
+library_benchmark_group!(name = attach, benchmarks = [attach_one, attach_with_clone]);
 library_benchmark_group!(name = keep, benchmarks = keep_one);
-library_benchmark_group!(name = pass, benchmarks = pass_one);
-library_benchmark_group!(name = recover, benchmarks = recover_one);
+library_benchmark_group!(name = skip, benchmarks = skip_one);
+library_benchmark_group!(name = retry, benchmarks = retry_one);
 library_benchmark_group!(name = cache, benchmarks = cache_one);
 
 main!(
     config = LibraryBenchmarkConfig::default()
         .tool(Callgrind::with_args(["--cache-sim=no", "--separate-threads=no"]))
-        .env("GLIBC_TUNABLES", NOTHING_BY_CHANCE),
-    library_benchmark_groups = [attach, keep, pass, recover, cache]
+        .env("GLIBC_TUNABLES", GLIBC_TUNABLES),
+    library_benchmark_groups = [attach, keep, skip, retry, cache]
 );
 
-/// A thread keeps all that it frees, so that no count depends on what another thread has left of the heap; and memory is
-/// copied as any processor can, so that no count depends on which one it is.
-const NOTHING_BY_CHANCE: &str = "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536:\
+/// A thread keeps all memory that it frees, so that no count depends on the heap of another thread.
+/// Memory is copied with instructions that every processor has, so that no count depends on the
+/// model of the processor.
+const GLIBC_TUNABLES: &str = "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536:\
     glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM";
 
-// The header alone.
+// Attaches a token, and keeps nothing for a retry. `check_instructions` looks for the lock of
+// `rw_lock`, and fails if it does not find it.
 #[library_benchmark]
 #[bench::bare(warm(Inner, request))]
 #[bench::static_header(warm(static_header().layer(Inner), request))]
-#[bench::oauth_never(warm(oauth().replay(Never).layer(Inner), request))]
-fn attach_kept<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
+#[bench::hand_written(warm(hand_written(), request))]
+#[bench::oauth_no_replay(warm(oauth().with_replay(NoReplay).layer(Inner), request))]
+#[bench::rw_lock(warm(rw_lock(), request))]
+fn attach_one<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     send(warm)
 }
 
-// The header alone, from a service that is cloned for each request.
+// The same with a service that is cloned for each request.
 #[library_benchmark]
-#[bench::bare_cloned(warm(ClonePerRequest(Inner), request))]
-#[bench::static_header_cloned(warm(ClonePerRequest(static_header().layer(Inner)), request))]
-#[bench::oauth_never_cloned(warm(ClonePerRequest(oauth().replay(Never).layer(Inner)), request))]
-fn attach_cloned<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
+#[bench::bare_clone_per_request(warm_cloned(Inner))]
+#[bench::static_header_clone_per_request(warm_cloned(static_header().layer(Inner)))]
+#[bench::hand_written_clone_per_request(warm_cloned(hand_written()))]
+#[bench::oauth_no_replay_clone_per_request(
+    warm_cloned(oauth().with_replay(NoReplay).layer(Inner))
+)]
+fn attach_with_clone<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     send(warm)
 }
 
-// The header, and a copy for one more attempt.
+// Attaches a token, and keeps a copy of the request for a retry.
 #[library_benchmark]
 #[bench::bare(warm(Inner, request))]
-#[bench::static_header_and_clone(warm(StaticHeaderAndClone { inner: Inner, value: bearer() }, request))]
-#[bench::tower_retry(warm(tower_retry(), request))]
+#[bench::static_header_and_clone(warm(static_header_and_clone(), request))]
+#[bench::tower_retry(warm(tower_retry(Inner), request))]
 #[bench::oauth(warm(oauth().layer(Inner), request))]
 fn keep_one<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     send(warm)
 }
 
-// Requests that have no token from the layer.
+// Requests to which the layer attaches no token.
 #[library_benchmark]
-#[bench::other_origin(warm(oauth().replay(Never).layer(Inner), to_another_origin))]
-#[bench::own_header(warm(oauth().replay(Never).layer(Inner), with_a_header_of_its_own))]
-fn pass_one<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
+#[bench::other_origin(warm(oauth().with_replay(NoReplay).layer(Inner), to_other_origin))]
+#[bench::own_header(warm(oauth().with_replay(NoReplay).layer(Inner), with_own_header))]
+fn skip_one<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     send(warm)
 }
 
-// A request that is refused when its token has been replaced already: from the refusal to the answer of the retry.
+// From the rejection of a token that was already replaced to the response of the retry.
 #[library_benchmark]
-#[bench::refused_late(refused_late())]
-fn recover_one(mut refused: Refused) -> Refused {
-    answer(&mut refused);
-    refused
+#[bench::rejected_late(rejected_late())]
+fn retry_one(mut rejected: Rejected) -> Rejected {
+    poll_to_response(&mut rejected);
+    rejected
 }
 
 #[library_benchmark]
-#[bench::current(warm_cache())]
+#[bench::current(warm_token_cache_after_reads())]
 fn cache_one(cache: TokenCache) -> (TokenCache, Option<CachedToken>) {
     let current = black_box(&cache).current();
     (cache, current)
 }
 
-/// A service that has served, and a request for it.
+/// A service that has sent requests, and one more request for it.
 struct Warm<S> {
     service: S,
     request: Request<Body>,
 }
 
-const ROUNDS: usize = 32;
-
 fn warm<S: Service<Request<Body>>>(mut service: S, request: fn() -> Request<Body>) -> Warm<S> {
-    let roomy = || {
+    let with_room = || {
         let mut request = request();
         request.headers_mut().reserve(1);
         request
     };
-    warm_up(&mut service, roomy);
-    Warm { service, request: roomy() }
+    warm_up(&mut service, with_room);
+    Warm { service, request: with_room() }
+}
+
+fn warm_cloned<S: Service<Request<Body>> + Clone>(service: S) -> Warm<ClonePerRequest<S>> {
+    warm(ClonePerRequest(service), request)
 }
 
 fn send<S: Service<Request<Body>>>(warm: Warm<S>) -> S {
     let Warm { mut service, request } = warm;
-    call(&mut service, request);
+    send_without_waiting(&mut service, request);
     service
 }
 
-fn tower_retry() -> impl Service<Request<Body>> {
-    ServiceBuilder::new().retry(RetryOnce).layer(static_header()).service(Inner)
-}
-
-fn to_another_origin() -> Request<Body> {
+fn to_other_origin() -> Request<Body> {
     let mut request = request();
     *request.uri_mut() = "https://cdn.example.net/v1/orders?limit=10".parse().unwrap();
     request
 }
 
-fn with_a_header_of_its_own() -> Request<Body> {
+fn with_own_header() -> Request<Body> {
     let mut request = request();
-    request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Basic dGVzdDoxMjPCow=="));
+    let value = HeaderValue::from_static("Basic dGVzdDoxMjPCow==");
+    request.headers_mut().insert(AUTHORIZATION, value);
     request
 }
 
-fn warm_cache() -> TokenCache {
-    let cache = TokenCache::new(|| async {
-        Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
-    });
-    RUNTIME.block_on(cache.token()).unwrap();
-    let _in_runtime = RUNTIME.enter();
-    for _ in 0..2 {
-        settle();
-        for _ in 0..ROUNDS {
-            black_box(cache.current());
-        }
+fn warm_token_cache_after_reads() -> TokenCache {
+    let cache = warm_token_cache();
+    for _ in 0..64 {
+        black_box(cache.current());
     }
-    settle();
+    wait_for_spawned_tasks();
     cache
 }
 
-type Refused = Pin<Box<<OAuth<RefusesTheFirst> as Service<Request<Body>>>::Future>>;
+type Rejected = Pin<Box<<OAuth<RejectFirstToken> as Service<Request<Body>>>::Future>>;
 
-/// A request under way with the first token, while the second is at hand.
-fn refused_late() -> Refused {
-    let mut service = two_tokens().layer(RefusesTheFirst);
-    let [mut warming, measured] = [(); 2].map(|()| Box::pin(service.call(request())));
+/// Returns a request that was sent with the first token, after the cache has got the second one.
+fn rejected_late() -> Rejected {
+    let mut service = layer_with_two_tokens().layer(RejectFirstToken);
+    let [mut warm_up, measured] = [(); 2].map(|()| Box::pin(service.call(request())));
     RUNTIME.block_on(service.call(request())).unwrap();
-    settle();
-    answer(&mut warming);
+    wait_for_spawned_tasks();
+    poll_to_response(&mut warm_up);
     measured
 }
 
-/// A layer whose cache holds the first of two tokens.
-fn two_tokens() -> OAuthLayer {
+/// Returns a layer over a cache that holds the first of two tokens.
+fn layer_with_two_tokens() -> OAuthLayer {
     let is_second = AtomicBool::new(false);
-    let cache = TokenCache::new(move || {
-        let token = if is_second.swap(true, Ordering::Relaxed) { token() } else { FIRST.to_owned() };
-        async { Ok(AccessToken::bearer(token)?.expires_in(Duration::from_secs(86_400))) }
-    });
+    let cache = TokenCache::new(source_fn(move |_| {
+        let is_second = is_second.swap(true, Ordering::Relaxed);
+        let token = if is_second { token() } else { FIRST_TOKEN.to_owned() };
+        async { Ok(AccessToken::bearer(token)?.expires_in(LIFETIME)) }
+    }));
     RUNTIME.block_on(cache.token()).unwrap();
-    OAuthLayer::new(cache, Origins::new(["https://api.example.com"]).unwrap())
+    OAuthLayer::new(cache, Origins::new([ORIGIN]).unwrap())
 }
 
-fn answer(refused: &mut Refused) {
-    match refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+/// Waits until the runtime, which has one worker, has run all tasks that were spawned before: the
+/// instructions of all threads count.
+fn wait_for_spawned_tasks() {
+    RUNTIME.block_on(RUNTIME.spawn(async {})).unwrap();
+}
+
+fn poll_to_response(rejected: &mut Rejected) {
+    match rejected.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(response)) => assert_eq!(response.status(), StatusCode::OK),
-        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the second token is at hand"),
+        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the cache holds the second token"),
     }
 }
 
-const FIRST: &str = "first";
+const FIRST_TOKEN: &str = "first";
 
 #[derive(Clone)]
-struct RefusesTheFirst;
+struct RejectFirstToken;
 
-impl Service<Request<Body>> for RefusesTheFirst {
+impl Service<Request<Body>> for RejectFirstToken {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -200,10 +216,12 @@ impl Service<Request<Body>> for RefusesTheFirst {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_first = request.headers()[AUTHORIZATION].as_bytes().ends_with(FIRST.as_bytes());
+        let header = request.headers()[AUTHORIZATION].as_bytes();
+        let is_rejected = header.ends_with(FIRST_TOKEN.as_bytes());
         drop(black_box(request));
         let mut response = Response::new(Body::default());
-        *response.status_mut() = if is_first { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+        *response.status_mut() =
+            if is_rejected { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
         ready(Ok(response))
     }
 }

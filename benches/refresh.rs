@@ -1,12 +1,16 @@
-//! What readers notice while the token is replaced: as many threads as cores send requests, and every millisecond there is a
-//! new token.
+//! The latency of requests while the token is replaced. As many threads as cores send requests, and
+//! every millisecond the token is replaced.
 //!
-//! `oauth_invalidate` takes the token out of use before there is a new one, as a refusal does: requests wait for it, and the wait
-//! is in their latency. `oauth_renewal` is what happens without a refusal: a token that lives for 20 ms is renewed in the
-//! background after 10 ms, or a little less. The peers are given their new value by a task. A latency is that of the call and
-//! its answer, with the clock read twice, which `bare` has, too.
+//! - `oauth_rejected`: the token is invalidated before a new one exists, as after a rejection.
+//!   Requests wait for the new token, and their latency includes the wait.
+//! - `oauth_background_refresh`: no token is rejected. A token that lives for 20 ms is refreshed in
+//!   the background after about 10 ms.
+//! - The other cases get a new value from a task.
+//!
+//! A latency is measured with two reads of the clock around the call and its response. The case
+//! `bare` pays for these reads, too.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
@@ -25,25 +29,25 @@ use hdrhistogram::Histogram;
 use http::Request;
 use tokio::time::MissedTickBehavior;
 use tower::{Layer, Service};
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+use tower_oauth::{OAuthLayer, Origins, TokenCache, replay::NoReplay};
 
 use support::{
-    Body, Inner, RUNTIME,
+    Body, Inner, LIFETIME, ORIGIN, RUNTIME,
     figures::{self, Figures},
+    interleaved::{Case, measure_interleaved},
     peers::{self, MutexOverRefresh},
     request,
-    requests::{on_threads, send, waker},
-    token,
-    turns::{Case, by_turns},
+    requests::{on_threads, send, thread_waker},
+    token_cache,
 };
 
-const EVERY: Duration = Duration::from_millis(1);
-const LIFETIME: Duration = Duration::from_millis(20);
+const REPLACE_EVERY: Duration = Duration::from_millis(1);
+const SHORT_LIFETIME: Duration = Duration::from_millis(20);
 const BATCH: u64 = 100;
-/// Enough to see some ten new tokens.
+/// Enough for about ten new tokens in a round.
 const BATCHES: u64 = 100;
-/// About one request of a thousand meets a new token, and in every case some lose their core to the task that brings it: both
-/// show beyond the 99.9th percentile only.
+/// About one request of a thousand meets a new token, and in every case the task that replaces the
+/// token takes the core from some requests. Both show beyond the 99.9th percentile only.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
@@ -55,55 +59,59 @@ fn main() {
     criterion.final_summary();
     if !figures::is_smoke_test() {
         latencies.print();
-        figures::keep("refresh_latencies", latencies.figures());
+        figures::record("refresh_latencies", latencies.figures());
     }
 }
 
 fn refresh(criterion: &mut Criterion, latencies: &Latencies) {
-    let refused = TokenCache::new(|| async { AccessToken::bearer(token()) });
-    let renewed = TokenCache::new(|| async { Ok(AccessToken::bearer(token())?.expires_in(LIFETIME)) });
+    let (rejected, refreshed) = (token_cache(LIFETIME), token_cache(SHORT_LIFETIME));
     let (rw_lock, mutex) = (peers::rw_lock(), MutexOverRefresh::default());
-    let (lock, locked) = (Arc::clone(&rw_lock.token), Arc::clone(&mutex.token));
+    let (of_rw_lock, of_mutex) = (Arc::clone(&rw_lock.token), Arc::clone(&mutex.token));
     let (sender, watch) = peers::watch();
     let cases = vec![
         latencies.case("bare", Inner, || async {}),
-        latencies.case("oauth_invalidate", layer(&refused).layer(Inner), move || refuse(refused.clone())),
-        latencies.case("oauth_renewal", layer(&renewed).layer(Inner), move || look_at(renewed.clone())),
+        latencies.case("oauth_rejected", layer(&rejected).layer(Inner), move || {
+            invalidate(rejected.clone())
+        }),
+        latencies.case("oauth_background_refresh", layer(&refreshed).layer(Inner), move || {
+            read_token(refreshed.clone())
+        }),
         latencies.case("rw_lock", rw_lock, move || {
-            *lock.write().unwrap() = support::bearer();
+            *of_rw_lock.write().unwrap() = support::bearer();
             ready(())
         }),
         latencies.case("mutex_over_refresh", mutex, move || {
-            let locked = Arc::clone(&locked);
-            async move { *locked.lock().await = Some((support::bearer(), far())) }
+            let token = Arc::clone(&of_mutex);
+            async move { *token.lock().await = Some((support::bearer(), in_one_day())) }
         }),
         latencies.case("watch", watch, move || {
             sender.send_replace(support::bearer());
             ready(())
         }),
     ];
-    by_turns(criterion.benchmark_group("refresh"), "refresh", BATCH * BATCHES, cases);
+    let group = criterion.benchmark_group("refresh");
+    measure_interleaved(group, "refresh", BATCH * BATCHES, cases);
 }
 
-fn layer(cache: &TokenCache) -> OAuthLayer<Never> {
-    OAuthLayer::new(cache.clone(), Origins::new(["https://api.example.com"]).unwrap()).replay(Never)
+fn layer(cache: &TokenCache) -> OAuthLayer<NoReplay> {
+    OAuthLayer::new(cache.clone(), Origins::new([ORIGIN]).unwrap()).with_replay(NoReplay)
 }
 
-async fn refuse(cache: TokenCache) {
+async fn invalidate(cache: TokenCache) {
     cache.invalidate(cache.token().await.unwrap().generation());
     cache.token().await.unwrap();
 }
 
-/// Keeps it from expiring between the turns.
-async fn look_at(cache: TokenCache) {
+/// Reads the token, so that it is refreshed in the background before it expires.
+async fn read_token(cache: TokenCache) {
     cache.token().await.unwrap();
 }
 
-fn far() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(86_400)
+fn in_one_day() -> tokio::time::Instant {
+    tokio::time::Instant::now() + LIFETIME
 }
 
-/// Of all turns, by case, in nanoseconds.
+/// The latencies of all rounds in nanoseconds, by case.
 #[derive(Default)]
 struct Latencies(RefCell<BTreeMap<String, Histogram<u64>>>);
 
@@ -116,12 +124,12 @@ impl Latencies {
     {
         Case::new(name, move || {
             RUNTIME.block_on(replace());
-            let replacing = RUNTIME.spawn(again_and_again(replace.clone()));
-            let turn = read(&service);
+            let replacing = RUNTIME.spawn(replace_repeatedly(replace.clone()));
+            let round = send_from_all_threads(&service);
             replacing.abort();
             let mut all = self.0.borrow_mut();
-            *all.entry(format!("refresh/{name}")).or_insert_with(histogram) += &turn;
-            turn.mean()
+            *all.entry(format!("refresh/{name}")).or_insert_with(histogram) += &round;
+            round.mean()
         })
     }
 
@@ -145,8 +153,8 @@ impl Latencies {
     }
 }
 
-async fn again_and_again<F: Future<Output = ()>>(replace: impl Fn() -> F) {
-    let mut interval = tokio::time::interval(EVERY);
+async fn replace_repeatedly<F: Future<Output = ()>>(replace: impl Fn() -> F) {
+    let mut interval = tokio::time::interval(REPLACE_EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
@@ -154,22 +162,21 @@ async fn again_and_again<F: Future<Output = ()>>(replace: impl Fn() -> F) {
     }
 }
 
-/// By all threads together.
-fn read<S: Service<Request<Body>> + Clone + Send>(service: &S) -> Histogram<u64> {
+fn send_from_all_threads<S: Service<Request<Body>> + Clone + Send>(service: &S) -> Histogram<u64> {
     let threads = thread::available_parallelism().unwrap().get();
     let start = Barrier::new(threads);
-    let read = on_threads(threads, || {
+    let latencies = on_threads(threads, || {
         let (mut service, start) = (service.clone(), &start);
         move || {
             start.wait();
-            read_by_one(&mut service)
+            send_batches(&mut service)
         }
     });
-    read.into_iter().fold(histogram(), |all, one| all + one)
+    latencies.into_iter().fold(histogram(), |all, of_thread| all + of_thread)
 }
 
-fn read_by_one<S: Service<Request<Body>>>(service: &mut S) -> Histogram<u64> {
-    let (waker, mut latencies) = (waker(), histogram());
+fn send_batches<S: Service<Request<Body>>>(service: &mut S) -> Histogram<u64> {
+    let (waker, mut latencies) = (thread_waker(), histogram());
     for _ in 0..BATCHES {
         let requests: Vec<_> = (0..BATCH).map(|_| request()).collect();
         for request in requests {

@@ -1,42 +1,74 @@
-//! What the other benches have found: the tables, in Markdown, and the plots of `src/docs`.
+//! Prints what the other benches measured, and draws the plots of the chapter on cost.
 //!
-//! `cargo bench && cargo bench --bench report`
+//! ```sh
+//! cargo bench                 # measures, for about a quarter of an hour
+//! benches/check_instructions  # measures the row of heap allocations, locks and system calls
+//! cargo bench --bench report  # prints the tables and draws the plots, in a second
+//! ```
+//!
+//! The tables and plots are written to `target/criterion/report-files`, never to the sources. To
+//! put the plots into the chapter, copy them:
+//!
+//! ```sh
+//! cp target/criterion/report-files/cost_*.svg src/docs/
+//! ```
+//!
+//! The tables are Markdown, so that their rows can be copied into `src/docs/cost.md`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use plotters::{coord::Shift, prelude::*};
 use support::{
     figures::{self, Figures},
-    ratios::table,
+    targets::{costs_above_bare, target_table},
 };
 
 fn main() {
-    let figures = figures::all();
-    println!("{}\n{}", table(&figures), table_of_latencies(&figures));
-    for (plot, draw) in [("cost_threads", cost_threads as Draw), ("cost_refresh", cost_refresh)] {
-        let path = format!("src/docs/{plot}.svg");
-        match draw(&figures) {
-            Some(_) if figures::is_smoke_test() => println!("{path}: can be drawn"),
-            Some(svg) => fs::write(path, svg).unwrap(),
-            None => println!("{path}: not everything in it is measured"),
+    let figures = figures::recorded();
+    let folder = figures::criterion_folder().join("report-files");
+    fs::create_dir_all(&folder).unwrap();
+    let tables = [
+        ("targets.md", target_table(&figures)),
+        ("costs.md", cost_table(&figures)),
+        ("threads.md", thread_table(&figures)),
+        ("latencies.md", latency_table(&figures)),
+    ];
+    for (file, table) in tables {
+        println!("{table}");
+        write(&folder, file, &table);
+    }
+    let plots = [
+        ("cost_threads.svg", draw_costs(&figures)),
+        ("cost_refresh.svg", draw_latencies(&figures)),
+    ];
+    for (file, plot) in plots {
+        match plot {
+            Some(svg) => write(&folder, file, &svg),
+            None => println!("{file}: not drawn, as some of its cases are not measured"),
         }
     }
 }
 
-/// None where a figure is missing.
-type Draw = fn(&Figures) -> Option<String>;
+fn write(folder: &Path, file: &str, text: &str) {
+    let path: PathBuf = folder.join(file);
+    fs::write(&path, text).unwrap();
+    println!("wrote {}", path.display());
+}
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const FONT: &str = "sans-serif";
 const THREADS: [u32; 4] = [1, 2, 4, 8];
 const QUANTILES: [&str; 4] = ["p50", "p99", "p99.9", "p99.99"];
-/// Told apart by those who do not see all colors, too (Okabe and Ito).
+/// The palette of Okabe and Ito, which readers with a color vision deficiency can distinguish.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
@@ -46,38 +78,68 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
 ];
 
-fn cost_threads(figures: &Figures) -> Option<String> {
+/// Returns the costs above `bare` of the groups with one thread, and with as many as cores.
+fn cost_table(figures: &Figures) -> String {
+    let mut table = "| case | cost above `bare` |\n| --- | --- |\n".to_owned();
+    for group in ["attach", "keep", "contended", "tenants"] {
+        for (case, cost) in costs_above_bare(figures, group) {
+            table += &format!("| `{group}/{case}` | {cost:.0} ns |\n");
+        }
+    }
+    table
+}
+
+/// Returns the costs above `bare` of the cases with a shared token, by number of threads.
+fn thread_table(figures: &Figures) -> String {
+    let cases = figures.keys().filter_map(|name| name.strip_prefix("threads/")?.strip_suffix("/1"));
+    let threads = THREADS.map(|threads| threads.to_string()).join(" | ");
+    let mut table = format!("| threads | {threads} |\n| --- | --- | --- | --- | --- |\n");
+    for case in cases.filter(|case| *case != "bare") {
+        let costs = costs_by_threads(figures, case).unwrap_or_default();
+        let costs: Vec<_> = costs.iter().map(|cost| format!("{cost:.0} ns")).collect();
+        table += &format!("| `{case}` | {} |\n", costs.join(" | "));
+    }
+    table
+}
+
+/// Returns the cost of `case` above `bare` for each of the `THREADS`, in nanoseconds.
+fn costs_by_threads(figures: &Figures, case: &str) -> Option<Vec<f64>> {
+    let cost = |threads: &u32| {
+        let cost = figures.get(&format!("threads/{case}/{threads}"))?;
+        Some(cost - figures.get(&format!("threads/bare/{threads}"))?)
+    };
+    THREADS.iter().map(cost).collect()
+}
+
+/// Returns `None` if a case of the plot is not measured.
+fn draw_costs(figures: &Figures) -> Option<String> {
     const LINES: [(&str, &str); 6] = [
-        ("oauth_never", "tower-oauth"),
-        ("oauth_clone_per_request", "tower-oauth, cloned each time"),
+        ("oauth_no_replay", "tower-oauth"),
+        ("hand_written", "hand-written"),
         ("static_header", "static header"),
         ("rw_lock", "std RwLock"),
         ("watch", "tokio watch"),
         ("mutex_over_refresh", "tokio Mutex"),
     ];
-    let above_bare = |case: &str, threads| {
-        let cost = figures.get(&format!("threads/{case}/{threads}"))?;
-        Some(cost - figures.get(&format!("threads/bare/{threads}"))?)
-    };
-    let costs = |case| THREADS.iter().map(|threads| above_bare(case, threads)).collect::<Option<Vec<f64>>>();
-    let lines: Vec<_> =
-        LINES.iter().map(|(case, label)| Some((*label, costs(case)?))).collect::<Option<_>>()?;
-    Some(drawn((860, 460), |area| draw_threads(area, &lines)))
+    let line =
+        |(case, label): &(&str, &'static str)| Some((*label, costs_by_threads(figures, case)?));
+    let lines: Vec<_> = LINES.iter().map(line).collect::<Option<_>>()?;
+    Some(draw_svg((860, 460), |area| draw_threads(area, &lines)))
 }
 
-/// In nanoseconds. What costs more would make one line of all others; the legend says so.
-const OFF_THE_SCALE: f64 = 1000.0;
+/// In nanoseconds. A higher cost would press the other lines together: the legend shows it as text.
+const TOP_OF_SCALE: f64 = 1000.0;
 
 fn draw_threads(area: &Area<'_>, lines: &[(&str, Vec<f64>)]) {
-    let shown = lines.iter().flat_map(|(_, costs)| costs).filter(|cost| **cost < OFF_THE_SCALE);
-    let most = shown.fold(0.0, |most: f64, cost| most.max(*cost));
+    let shown = lines.iter().flat_map(|(_, costs)| costs).filter(|cost| **cost < TOP_OF_SCALE);
+    let highest = shown.fold(0.0, |highest: f64, cost| highest.max(*cost));
     let (plot, legend) = area.split_horizontally(620);
     let mut chart = ChartBuilder::on(&plot)
-        .caption("What a request costs, above a service without a token", (FONT, 18))
+        .caption("Cost of a request above a service without a token", (FONT, 18))
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d((0.9..9.0_f64).log_scale().base(2.0), 0.0..most * 1.1)
+        .build_cartesian_2d((0.9..9.0_f64).log_scale().base(2.0), 0.0..highest * 1.1)
         .unwrap();
     chart
         .configure_mesh()
@@ -86,76 +148,79 @@ fn draw_threads(area: &Area<'_>, lines: &[(&str, Vec<f64>)]) {
         .bold_line_style(BLACK.mix(0.15))
         .label_style((FONT, 14))
         .x_desc("threads")
-        .y_desc("nanoseconds for each request")
+        .y_desc("nanoseconds per request")
         .x_label_formatter(&f64::to_string)
         .y_label_formatter(&f64::to_string)
         .draw()
         .unwrap();
-    for (line, (label, costs)) in lines.iter().enumerate() {
+    for (index, (label, costs)) in lines.iter().enumerate() {
         let points = THREADS.iter().map(|threads| f64::from(*threads)).zip(costs.iter().copied());
-        let (points, beyond): (Vec<_>, Vec<_>) = points.partition(|(_, cost)| *cost < OFF_THE_SCALE);
-        chart.draw_series(LineSeries::new(points.clone(), COLORS[line].stroke_width(2))).unwrap();
-        chart.draw_series(points.into_iter().map(|point| EmptyElement::at(point) + marker(line))).unwrap();
-        let at = (16, 70 + 26 * i32::try_from(line).unwrap());
-        legend
-            .draw(&PathElement::new([(at.0 - 14, at.1), (at.0 + 14, at.1)], COLORS[line].stroke_width(2)))
-            .unwrap();
-        legend.draw(&(EmptyElement::at(at) + marker(line))).unwrap();
+        let (points, above): (Vec<_>, Vec<_>) = points.partition(|(_, cost)| *cost < TOP_OF_SCALE);
+        let style = COLORS[index].stroke_width(2);
+        chart.draw_series(LineSeries::new(points.clone(), style)).unwrap();
+        let marked = points.into_iter().map(|point| EmptyElement::at(point) + marker(index));
+        chart.draw_series(marked).unwrap();
+        let at = (16, 70 + 26 * i32::try_from(index).unwrap());
+        let sample = [(at.0 - 14, at.1), (at.0 + 14, at.1)];
+        legend.draw(&PathElement::new(sample, style)).unwrap();
+        legend.draw(&(EmptyElement::at(at) + marker(index))).unwrap();
         legend.draw(&Text::new((*label).to_owned(), (at.0 + 22, at.1 - 7), (FONT, 14))).unwrap();
-        if let Some((threads, cost)) = beyond.first() {
-            let off = format!("with {threads} threads {:.0} µs", cost / 1000.0);
-            legend.draw(&Text::new(off, (at.0 + 22, at.1 + 11), (FONT, 14))).unwrap();
+        if let Some((threads, cost)) = above.first() {
+            let text = format!("{:.0} µs with {threads} threads", cost / 1000.0);
+            legend.draw(&Text::new(text, (at.0 + 22, at.1 + 11), (FONT, 14))).unwrap();
         }
     }
 }
 
-fn cost_refresh(figures: &Figures) -> Option<String> {
+/// Returns `None` if a case of the plot is not measured.
+fn draw_latencies(figures: &Figures) -> Option<String> {
     let rows = latencies(figures)?;
-    Some(drawn((860, 400), |area| draw_refresh(area, &rows)))
+    Some(draw_svg((860, 400), |area| draw_quantiles(area, &rows)))
 }
 
-/// In nanoseconds, for each of the `QUANTILES`.
+/// Returns a label for each case, with its latencies at the `QUANTILES` in nanoseconds.
 fn latencies(figures: &Figures) -> Option<Vec<(&'static str, Vec<f64>)>> {
     const ROWS: [(&str, &str); 6] = [
         ("bare", "no token"),
-        ("oauth_renewal", "tower-oauth, renewed"),
-        ("oauth_invalidate", "tower-oauth, refused"),
+        ("oauth_background_refresh", "tower-oauth, stale"),
+        ("oauth_rejected", "tower-oauth, rejected"),
         ("rw_lock", "std RwLock"),
         ("watch", "tokio watch"),
         ("mutex_over_refresh", "tokio Mutex"),
     ];
-    let latency = |case: &str, quantile: &&str| figures.get(&format!("refresh/{case} {quantile}")).copied();
-    let of_case = |case| QUANTILES.iter().map(|quantile| latency(case, quantile)).collect::<Option<_>>();
-    ROWS.iter().map(|(case, label)| Some((*label, of_case(case)?))).collect()
+    let latency =
+        |case: &str, quantile: &&str| figures.get(&format!("refresh/{case} {quantile}")).copied();
+    let row = |(case, label): &(&str, &'static str)| {
+        let latencies = QUANTILES.iter().map(|quantile| latency(case, quantile));
+        Some((*label, latencies.collect::<Option<_>>()?))
+    };
+    ROWS.iter().map(row).collect()
 }
 
-fn table_of_latencies(figures: &Figures) -> String {
-    let head = format!(
-        "| while the token is replaced | {} |\n| --- | --- | --- | --- | --- |\n",
-        QUANTILES.join(" | ")
-    );
-    let rows = latencies(figures).unwrap_or_default().into_iter().map(|(label, latencies)| {
+fn latency_table(figures: &Figures) -> String {
+    let quantiles = QUANTILES.join(" | ");
+    let mut table = format!("| case | {quantiles} |\n| --- | --- | --- | --- | --- |\n");
+    for (label, latencies) in latencies(figures).unwrap_or_default() {
         let latencies = latencies.iter().map(|latency| format!("{:.2} µs", latency / 1000.0));
-        format!("| {label} | {} |\n", latencies.collect::<Vec<_>>().join(" | "))
-    });
-    [head].into_iter().chain(rows).collect()
+        table += &format!("| {label} | {} |\n", latencies.collect::<Vec<_>>().join(" | "));
+    }
+    table
 }
 
-/// Each row is a case: from its median to the slowest of ten thousand requests.
-fn draw_refresh(area: &Area<'_>, rows: &[(&str, Vec<f64>)]) {
+/// Draws a row for each case, from the median to the slowest of ten thousand requests.
+fn draw_quantiles(area: &Area<'_>, rows: &[(&str, Vec<f64>)]) {
     let micros = |nanoseconds: f64| nanoseconds / 1000.0;
-    let most =
-        rows.iter().flat_map(|(_, latencies)| latencies).fold(0.0, |most: f64, latency| most.max(*latency));
+    let all = rows.iter().flat_map(|(_, latencies)| latencies);
+    let highest = all.fold(0.0, |highest: f64, latency| highest.max(*latency));
     let (legend, plot) = area
         .titled("Latency of requests while the token is replaced", (FONT, 18))
         .unwrap()
         .split_vertically(34);
-    let rows_from_below = 0.0..rows.len() as f64;
     let mut chart = ChartBuilder::on(&plot)
         .margin(12)
         .margin_left(180)
         .x_label_area_size(44)
-        .build_cartesian_2d((0.1..micros(most) * 1.5).log_scale(), rows_from_below)
+        .build_cartesian_2d((0.1..micros(highest) * 1.5).log_scale(), 0.0..rows.len() as f64)
         .unwrap();
     chart
         .configure_mesh()
@@ -165,31 +230,35 @@ fn draw_refresh(area: &Area<'_>, rows: &[(&str, Vec<f64>)]) {
         .bold_line_style(BLACK.mix(0.2))
         .label_style((FONT, 14))
         .x_label_formatter(&f64::to_string)
-        .x_desc("microseconds for a request, on a logarithmic scale")
+        .x_desc("microseconds per request, logarithmic")
         .draw()
         .unwrap();
-    for (row, (label, latencies)) in rows.iter().enumerate() {
-        let height = (rows.len() - row) as f64 - 0.5;
-        let points: Vec<_> = latencies.iter().map(|latency| (micros(*latency), height)).collect();
-        chart.draw_series(LineSeries::new(points.clone(), BLACK.mix(0.4).stroke_width(2))).unwrap();
-        let markers = points.into_iter().enumerate();
-        chart.draw_series(markers.map(|(quantile, at)| EmptyElement::at(at) + marker(quantile))).unwrap();
+    for (index, (label, latencies)) in rows.iter().enumerate() {
+        let height = (rows.len() - index) as f64 - 0.5;
+        let points = latencies.iter().map(|latency| (micros(*latency), height));
+        let points: Vec<_> = points.collect();
+        let line = LineSeries::new(points.clone(), BLACK.mix(0.4).stroke_width(2));
+        chart.draw_series(line).unwrap();
+        let points = points.into_iter().enumerate();
+        let markers = points.map(|(quantile, at)| EmptyElement::at(at) + marker(quantile));
+        chart.draw_series(markers).unwrap();
         let (left, top) = chart.backend_coord(&(0.1, height));
-        area.draw(&Text::new((*label).to_owned(), (left - 12, top), right_of_center())).unwrap();
+        area.draw(&Text::new((*label).to_owned(), (left - 12, top), right_centered())).unwrap();
     }
-    for (quantile, label) in QUANTILES.iter().enumerate() {
-        let at = (200 + 110 * i32::try_from(quantile).unwrap(), 20);
-        legend.draw(&(EmptyElement::at(at) + marker(quantile))).unwrap();
+    for (index, label) in QUANTILES.iter().enumerate() {
+        let at = (200 + 110 * i32::try_from(index).unwrap(), 20);
+        legend.draw(&(EmptyElement::at(at) + marker(index))).unwrap();
         legend.draw(&Text::new((*label).to_owned(), (at.0 + 14, at.1 - 7), (FONT, 14))).unwrap();
     }
 }
 
-fn right_of_center() -> TextStyle<'static> {
+/// Returns a style that anchors a text in the middle of its right edge.
+fn right_centered() -> TextStyle<'static> {
     use plotters::style::text_anchor::{HPos, Pos, VPos};
     TextStyle::from((FONT, 14)).pos(Pos::new(HPos::Right, VPos::Center))
 }
 
-fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>)) -> String {
+fn draw_svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>)) -> String {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     area.fill(&WHITE).unwrap();
@@ -199,8 +268,8 @@ fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>)) -> String {
     svg
 }
 
-/// Each number has a shape and a color of its own.
-fn marker(number: usize) -> Polygon<(i32, i32)> {
+/// Returns a marker. Each index has its own shape and color.
+fn marker(index: usize) -> Polygon<(i32, i32)> {
     let shapes: [&[(i32, i32)]; 6] = [
         &[(-2, -5), (2, -5), (5, -2), (5, 2), (2, 5), (-2, 5), (-5, 2), (-5, -2)],
         &[(0, -6), (6, 5), (-6, 5)],
@@ -222,5 +291,5 @@ fn marker(number: usize) -> Polygon<(i32, i32)> {
             (-6, 2),
         ],
     ];
-    Polygon::new(shapes[number], COLORS[number].filled())
+    Polygon::new(shapes[index], COLORS[index].filled())
 }

@@ -1,9 +1,11 @@
-//! Ten thousand tasks wait for the first token: what it costs to wake each of them, beside a `tokio::sync::watch`.
+//! Ten thousand tasks wait for the first token: what it costs to wake each, compared with a
+//! `tokio::sync::watch`.
 //!
-//! The clock starts when the source may give its token, and stops when the last task has what it waited for. Before it starts,
-//! all tasks have been seen waiting. Both run on the same runtime, by turns.
+//! The clock starts when the source is allowed to return its token, and stops when the last task
+//! has the token. All tasks are pending before it starts. Both cases run on the same runtime, and
+//! are interleaved.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
@@ -11,6 +13,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     future::poll_fn,
+    hint::black_box,
     pin::pin,
     sync::{
         Arc, Mutex,
@@ -21,13 +24,13 @@ use std::{
 
 use criterion::Criterion;
 use tokio::sync::{oneshot, watch};
-use tower_oauth::{AccessToken, TokenCache};
+use tower_oauth::{AccessToken, TokenCache, source_fn};
 
 use support::{
     RUNTIME, figures,
-    ratios::print_ratios,
+    interleaved::{Case, measure_interleaved},
+    targets::{STORM, print_rows},
     token,
-    turns::{Case, by_turns},
 };
 
 fn main() {
@@ -35,109 +38,110 @@ fn main() {
     let mut criterion = criterion.configure_from_args();
     let waiters = if figures::is_smoke_test() { 100 } else { 10_000 };
     let cases = vec![
-        Case::new("oauth", || RUNTIME.block_on(oauth(waiters))),
-        Case::new("watch", || RUNTIME.block_on(watched(waiters))),
+        Case::new("oauth", || RUNTIME.block_on(wait_for_token_cache(waiters))),
+        Case::new("watch", || RUNTIME.block_on(wait_for_watch(waiters))),
     ];
-    let turns = by_turns(criterion.benchmark_group("storm"), "storm", waiters as u64, cases);
+    let group = criterion.benchmark_group("storm");
+    let samples = measure_interleaved(group, "storm", waiters as u64, cases);
     criterion.final_summary();
-    if let Some(ratio) = turns.paired("storm/oauth", "storm/watch") {
-        let figure = "storm/oauth ÷ storm/watch, for each waiter".to_owned();
-        figures::keep("storm_ratio", BTreeMap::from([(figure, ratio)]));
+    if let Some(ratio) = samples.paired_ratio("storm/oauth", "storm/watch") {
+        figures::record("storm_ratio", BTreeMap::from([(STORM.to_owned(), ratio)]));
     }
-    print_ratios("storm");
+    print_rows("cargo bench --bench storm");
 }
 
-async fn oauth(waiters: usize) -> f64 {
+async fn wait_for_token_cache(waiters: usize) -> f64 {
     let (release, released) = oneshot::channel();
     let released = Mutex::new(Some(released));
-    let cache = TokenCache::new(move || {
-        let released = released.lock().unwrap().take().expect("one fetch");
+    let cache = TokenCache::new(source_fn(move |_| {
+        let released = released.lock().unwrap().take().expect("the token is fetched once");
         async {
             released.await.unwrap();
             AccessToken::bearer(token())
         }
-    });
+    }));
     let storm = Storm::new(waiters);
     for _ in 0..waiters {
         let cache = cache.clone();
-        storm.wait_for(async move { cache.token().await.unwrap() });
+        storm.spawn(async move { cache.token().await.unwrap() });
     }
-    storm.broken_by(|| release.send(()).unwrap()).await
+    storm.time_after(|| release.send(()).unwrap()).await
 }
 
-async fn watched(waiters: usize) -> f64 {
+async fn wait_for_watch(waiters: usize) -> f64 {
     let (sender, receiver) = watch::channel(None);
     let storm = Storm::new(waiters);
     for _ in 0..waiters {
         let mut receiver = receiver.clone();
-        storm.wait_for(async move { receiver.wait_for(Option::is_some).await.unwrap().clone() });
+        storm.spawn(async move { receiver.wait_for(Option::is_some).await.unwrap().clone() });
     }
-    storm.broken_by(|| drop(sender.send(Some(support::bearer())))).await
+    storm.time_after(|| drop(sender.send(Some(support::bearer())))).await
 }
 
-/// Tasks that wait for the same.
+/// Tasks that wait for the same event.
 struct Storm {
     waiters: usize,
-    counts: Arc<Counts>,
-    over: oneshot::Receiver<Instant>,
+    counters: Arc<Counters>,
+    finished: oneshot::Receiver<Instant>,
 }
 
-struct Counts {
-    to_wait: AtomicUsize,
-    to_end: AtomicUsize,
-    over: Mutex<Option<oneshot::Sender<Instant>>>,
+struct Counters {
+    not_yet_pending: AtomicUsize,
+    not_yet_finished: AtomicUsize,
+    finished: Mutex<Option<oneshot::Sender<Instant>>>,
 }
 
 impl Storm {
     fn new(waiters: usize) -> Self {
-        let (sender, over) = oneshot::channel();
-        let counts = Counts {
-            to_wait: AtomicUsize::new(waiters),
-            to_end: AtomicUsize::new(waiters),
-            over: Mutex::new(Some(sender)),
+        let (sender, finished) = oneshot::channel();
+        let counters = Counters {
+            not_yet_pending: AtomicUsize::new(waiters),
+            not_yet_finished: AtomicUsize::new(waiters),
+            finished: Mutex::new(Some(sender)),
         };
-        Self { waiters, counts: Arc::new(counts), over }
+        Self { waiters, counters: Arc::new(counters), finished }
     }
 
-    fn wait_for<T>(&self, what: impl Future<Output = T> + Send + 'static) {
-        let counts = Arc::clone(&self.counts);
+    fn spawn<T>(&self, event: impl Future<Output = T> + Send + 'static) {
+        let counters = Arc::clone(&self.counters);
         tokio::spawn(async move {
-            drop(std::hint::black_box(counts.waiting(what).await));
-            counts.ended();
+            drop(black_box(counters.wait_for(event).await));
+            counters.on_finished();
         });
     }
 
-    /// Nanoseconds for each that waited.
-    async fn broken_by(self, release: impl FnOnce()) -> f64 {
-        while self.counts.to_wait.load(Ordering::SeqCst) > 0 {
+    /// Waits until all tasks are pending, calls `release`, and returns the nanoseconds per task
+    /// until the last one has finished.
+    async fn time_after(self, release: impl FnOnce()) -> f64 {
+        while self.counters.not_yet_pending.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let started = Instant::now();
         release();
-        let over = self.over.await.unwrap();
-        (over - started).as_nanos() as f64 / self.waiters as f64
+        let finished = self.finished.await.unwrap();
+        (finished - started).as_nanos() as f64 / self.waiters as f64
     }
 }
 
-impl Counts {
-    async fn waiting<T>(&self, what: impl Future<Output = T>) -> T {
-        let mut what = pin!(what);
-        let mut seen = false;
-        poll_fn(|context| {
-            let polled = what.as_mut().poll(context);
-            if polled.is_pending() && !seen {
-                seen = true;
-                self.to_wait.fetch_sub(1, Ordering::SeqCst);
+impl Counters {
+    async fn wait_for<T>(&self, event: impl Future<Output = T>) -> T {
+        let mut event = pin!(event);
+        let mut is_counted = false;
+        poll_fn(|cx| {
+            let polled = event.as_mut().poll(cx);
+            if polled.is_pending() && !is_counted {
+                is_counted = true;
+                self.not_yet_pending.fetch_sub(1, Ordering::SeqCst);
             }
             polled
         })
         .await
     }
 
-    fn ended(&self) {
-        if self.to_end.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let over = self.over.lock().unwrap().take().unwrap();
-            over.send(Instant::now()).unwrap();
+    fn on_finished(&self) {
+        if self.not_yet_finished.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let finished = self.finished.lock().unwrap().take().unwrap();
+            finished.send(Instant::now()).unwrap();
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A process with a hundred thousand tenants, each with a token: what the caches hold in memory, what they do when nobody asks
-//! them for anything, and what a request pays that finds its cache cold.
+//! A process with 100,000 tenants, each with its own token cache: memory, processor time while
+//! idle, and the cost of a request. The data of a tenant is rarely in the CPU cache.
 //!
-//! The allocator counts what the program asks for. The token itself, its header value, is taken off. The services that send the
-//! requests are made after that, and are measured by themselves.
+//! The allocator counts the bytes that the program requests. The length of the header value is
+//! subtracted. The services that send the requests are built later, and are counted separately.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // a bench has no callers to be kind to
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 mod support;
@@ -18,99 +18,92 @@ use std::{
 
 use cpu_time::ProcessTime;
 use criterion::Criterion;
-use futures_util::future::join_all;
 use http::Request;
 use peak_alloc::PeakAlloc;
 use tower::{Layer, Service};
-use tower_http::auth::AddAuthorizationLayer;
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, replay::Never};
+use tower_oauth::{OAuthLayer, Origins, TokenCache, replay::NoReplay};
 
 use support::{
-    Body, Inner, RUNTIME, bearer, figures,
-    ratios::print_ratios,
-    requests::{BATCH, one_at_a_time},
-    token,
-    turns::by_turns,
+    Body, Inner, LIFETIME, ORIGIN, RUNTIME, bearer, figures,
+    interleaved::measure_interleaved,
+    requests::{BATCH, single_threaded},
+    static_header,
+    targets::{CACHE_MEMORY, IDLE_CPU, print_rows},
+    token_cache,
 };
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// In which nobody asks for a token.
-const IDLE: Duration = Duration::from_secs(5);
-/// After which nobody watches the clocks for a token that is not used: two looks, and some time to spare.
-const FORSAKEN: Duration = Duration::from_secs(65);
+/// The time in which no caller asks for a token.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
 fn main() {
-    let mut criterion = Criterion::default().warm_up_time(Duration::from_secs(1)).configure_from_args();
+    let criterion = Criterion::default().warm_up_time(Duration::from_secs(1));
+    let mut criterion = criterion.configure_from_args();
     let tenants = if figures::is_smoke_test() { 100 } else { 100_000 };
-    let caches = memory(tenants);
-    let before_use = idleness();
-    read(&mut criterion, &caches);
-    if !figures::is_smoke_test() {
-        thread::sleep(FORSAKEN);
-    }
-    keep("tenants, processor time of idle caches in 5 s", before_use.max(idleness()));
+    let caches = measure_memory(tenants);
+    let before_requests = measure_idle_cpu();
+    measure_requests(&mut criterion, &caches);
+    record(IDLE_CPU, before_requests.max(measure_idle_cpu()));
     criterion.final_summary();
-    print_ratios("tenants");
+    print_rows("cargo bench --bench tenants");
 }
 
-/// Tokens of a day, all there.
-fn memory(tenants: usize) -> Vec<TokenCache> {
+/// Returns caches that hold a fresh token each.
+fn measure_memory(tenants: usize) -> Vec<TokenCache> {
     let mut caches = Vec::with_capacity(tenants);
-    RUNTIME.block_on(async {}); // its own memory is not that of the caches
+    RUNTIME.block_on(async {}); // allocates the runtime, which must not count
     let before = ALLOCATOR.current_usage();
-    caches.extend((0..tenants).map(|_| {
-        TokenCache::new(|| async {
-            Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
-        })
-    }));
-    for some in caches.chunks(1000) {
-        RUNTIME.block_on(join_all(some.iter().map(TokenCache::token))).into_iter().for_each(|token| {
-            token.unwrap();
-        });
-    }
-    thread::sleep(Duration::from_millis(100)); // until the tasks that fetched are gone, too
-    let held = (ALLOCATOR.current_usage() - before) / tenants;
-    let beside = held - bearer().len();
-    println!("tenants: {held} bytes for each of {tenants} caches, {beside} of them beside the token");
-    keep("tenants, memory of a cache beside its token", beside as f64);
+    caches.extend((0..tenants).map(|_| token_cache(LIFETIME)));
+    RUNTIME.block_on(async {
+        for cache in &caches {
+            cache.token().await.unwrap();
+        }
+    });
+    thread::sleep(Duration::from_millis(100)); // the tasks of the refreshes end meanwhile
+    let bytes = (ALLOCATOR.current_usage() - before) / tenants;
+    let beside_token = bytes - bearer().len();
+    println!(
+        "tenants: {bytes} bytes for each of {tenants} caches, {beside_token} beside the token"
+    );
+    record(CACHE_MEMORY, beside_token as f64);
     caches
 }
 
-/// The caches have their tokens, and are there. In milliseconds.
-fn idleness() -> f64 {
+/// Returns the processor time of the process in [`IDLE_TIME`], in milliseconds.
+fn measure_idle_cpu() -> f64 {
     if figures::is_smoke_test() {
         return 0.0;
     }
     let started = ProcessTime::now();
-    thread::sleep(IDLE);
+    thread::sleep(IDLE_TIME);
     let used = started.elapsed();
-    println!("tenants: {used:?} of processor time in {IDLE:?} of idleness");
+    println!("tenants: {used:?} of processor time in {IDLE_TIME:?} of idleness");
     used.as_secs_f64() * 1000.0
 }
 
-/// Each request by the next tenant.
-fn read(criterion: &mut Criterion, caches: &[TokenCache]) {
+/// Each request is sent by the next tenant.
+fn measure_requests(criterion: &mut Criterion, caches: &[TokenCache]) {
     let before = ALLOCATOR.current_usage();
     let services = caches.iter().map(|cache| {
-        let origins = Origins::new(["https://api.example.com"]).unwrap();
-        OAuthLayer::new(cache.clone(), origins).replay(Never).layer(Inner)
+        let layer = OAuthLayer::new(cache.clone(), Origins::new([ORIGIN]).unwrap());
+        layer.with_replay(NoReplay).layer(Inner)
     });
     let services: Vec<_> = services.collect();
-    let each = (ALLOCATOR.current_usage() - before) / services.len();
-    println!("tenants: {each} bytes more for a layer and a service over each");
-    let by_hand = caches.iter().map(|_| AddAuthorizationLayer::bearer(&token()).layer(Inner));
+    let bytes = (ALLOCATOR.current_usage() - before) / services.len();
+    println!("tenants: {bytes} more bytes for a layer and a service over each cache");
+    let static_services = caches.iter().map(|_| static_header().layer(Inner)).collect();
     let cases = vec![
-        one_at_a_time("bare", Inner),
-        one_at_a_time("static_header", RoundRobin { services: by_hand.collect(), next: 0 }),
-        one_at_a_time("read", RoundRobin { services, next: 0 }),
+        single_threaded("bare", Inner),
+        single_threaded("static_header", RoundRobin { services: static_services, next: 0 }),
+        single_threaded("oauth_no_replay", RoundRobin { services, next: 0 }),
     ];
-    by_turns(criterion.benchmark_group("tenants"), "tenants", BATCH, cases);
+    measure_interleaved(criterion.benchmark_group("tenants"), "tenants", BATCH, cases);
 }
 
-fn keep(figure: &str, value: f64) {
-    figures::keep("tenants_at_rest", BTreeMap::from([(figure.to_owned(), value)]));
+fn record(figure: &str, value: f64) {
+    figures::record("tenants_at_rest", BTreeMap::from([(figure.to_owned(), value)]));
 }
 
 struct RoundRobin<S> {
@@ -123,9 +116,9 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for RoundRobin<S> {
     type Error = S::Error;
     type Future = S::Future;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.next = (self.next + 1) % self.services.len();
-        self.services[self.next].poll_ready(context)
+        self.services[self.next].poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {

@@ -15,7 +15,8 @@ impl Redactor {
     pub(crate) fn new(mut secrets: Vec<Zeroizing<String>>) -> Self {
         secrets.retain(|secret| !secret.is_empty());
         // Longest first: a secret may be part of another one.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.as_str().cmp(b)));
+        secrets.dedup_by(|a, b| a.as_str() == b.as_str());
         Self(secrets)
     }
 
@@ -39,9 +40,12 @@ impl Redactor {
         self.redact(&clean)
     }
 
-    /// Returns true if `text` contains none of the secrets.
+    /// Returns true if `text` contains none of the secrets. Backslashes are ignored, because
+    /// `Debug` adds them, once for each level of nesting.
     pub(crate) fn is_clean(&self, text: &str) -> bool {
-        self.redact(text) == text
+        let plain = |text: &str| Zeroizing::new(text.replace('\\', "").to_ascii_lowercase());
+        let text = plain(text);
+        !self.0.iter().any(|secret| text.contains(plain(secret).as_str()))
     }
 
     fn redact(&self, text: &str) -> String {
@@ -67,7 +71,8 @@ fn replace_ignoring_case(text: &str, secret: &str) -> String {
     replaced + &text[end..]
 }
 
-/// Returns a URL without its user information and its query, either of which may be a secret.
+/// Returns a URL without its query, which may contain a secret. User information is rejected when a
+/// URL is checked.
 pub(crate) fn url_without_query(uri: &Uri) -> String {
     match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{}", uri.path()),
@@ -97,6 +102,17 @@ mod tests {
     fn echoed_secret_is_redacted() {
         let clean = redactor(&["s3cret", ""]).clean("bad secret 's3cret', I said s3cret");
         assert_eq!(clean, "bad secret '[redacted]', I said [redacted]");
+    }
+
+    #[test]
+    fn nested_debug_output_of_a_secret_is_not_clean() {
+        let redactor = redactor(&["a\"b\\c"]);
+        let mut text = "A\"b\\c".to_owned();
+        for _ in 0..4 {
+            assert!(!redactor.is_clean(&text), "{text}");
+            text = format!("{text:?}");
+        }
+        assert!(redactor.is_clean("a\"b"));
     }
 
     #[test]

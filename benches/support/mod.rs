@@ -1,97 +1,100 @@
-//! The request, the services and the layers that all benches share.
+//! The request, the inner service and the layers that all benches share.
 
-#![allow(dead_code)] // not every bench uses all of it
+#![allow(dead_code)] // each bench uses a part of this module
+#![allow(clippy::cast_precision_loss)] // of nanoseconds
 
 pub(crate) mod figures;
+pub(crate) mod hand_written;
+pub(crate) mod interleaved;
 pub(crate) mod peers;
-pub(crate) mod ratios;
 pub(crate) mod requests;
-pub(crate) mod turns;
+pub(crate) mod targets;
 
 use std::{
     convert::Infallible,
     future::{Ready, ready},
     hint::black_box,
-    pin::pin,
     sync::LazyLock,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tokio::runtime::Runtime;
-use tower::{Service, retry::Policy};
+use tower::Service;
 use tower_http::auth::AddAuthorizationLayer;
-use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache};
+use tower_oauth::{AccessToken, OAuthLayer, Origins, TokenCache, source_fn};
 
 pub(crate) type Body = Full<Bytes>;
 
-/// As in most programs: with threads of its own, and there for as long as requests are made.
+pub(crate) const ORIGIN: &str = "https://api.example.com";
+
+pub(crate) const LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// The runtime that fetches tokens. It has one worker thread and lives until the bench ends.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 });
 
-/// Polls once, as nothing here ever waits.
-pub(crate) fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut context).is_ready());
-    let future = pin!(service.call(request));
-    match future.poll(&mut context) {
-        Poll::Ready(Ok(response)) => drop(black_box(response)),
-        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the inner service answers at once"),
-    }
-}
-
-/// The runtime has ended what it was at.
-pub(crate) fn settle() {
-    RUNTIME.block_on(RUNTIME.spawn(async {})).unwrap();
-}
-
+/// Returns a POST request with six headers and a small body.
 pub(crate) fn request() -> Request<Body> {
+    let request_id = HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let idempotency_key = HeaderValue::from_str("0f8fad5b-d9cb-469f-a165-70867728950e").unwrap();
     Request::post("https://api.example.com/v1/orders?limit=10")
         .header("accept", "application/json")
         .header("content-type", "application/json")
         .header("user-agent", "bench/1.0")
-        .header("x-request-id", HeaderValue::from_str("7b9f2f0e-54a5-4d68-9d3a-2f8f5f1c0a11").unwrap())
-        .header(
-            "traceparent",
-            HeaderValue::from_str("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap(),
-        )
-        .header("idempotency-key", HeaderValue::from_str("0f8fad5b-d9cb-469f-a165-70867728950e").unwrap())
+        .header("x-request-id", request_id)
+        .header("traceparent", HeaderValue::from_str(trace).unwrap())
+        .header("idempotency-key", idempotency_key)
         .body(Full::from(Bytes::from_static(br#"{"article":"42","quantity":1}"#)))
         .unwrap()
 }
 
+/// Returns the text of a token of 900 bytes.
 pub(crate) fn token() -> String {
     "t".repeat(900)
 }
 
+/// Returns the header value of the token.
 pub(crate) fn bearer() -> HeaderValue {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token())).unwrap();
     value.set_sensitive(true);
     value
 }
 
+/// Returns a layer that attaches a fixed token.
 pub(crate) fn static_header() -> AddAuthorizationLayer {
     AddAuthorizationLayer::bearer(&token()).as_sensitive(true)
 }
 
-/// A layer whose cache holds a token.
+/// Returns a cache over a source that issues tokens with the given lifetime.
+pub(crate) fn token_cache(lifetime: Duration) -> TokenCache {
+    TokenCache::new(source_fn(move |_| async move {
+        Ok(AccessToken::bearer(token())?.expires_in(lifetime))
+    }))
+}
+
+/// Returns a cache that holds a fresh token.
+pub(crate) fn warm_token_cache() -> TokenCache {
+    let cache = token_cache(LIFETIME);
+    RUNTIME.block_on(cache.token()).unwrap();
+    cache
+}
+
+/// Returns a layer over a cache that holds a fresh token.
 pub(crate) fn oauth() -> OAuthLayer {
-    oauth_for("https://api.example.com")
+    oauth_for(ORIGIN)
 }
 
 pub(crate) fn oauth_for(origin: &str) -> OAuthLayer {
-    let cache = TokenCache::new(|| async {
-        Ok(AccessToken::bearer(token())?.expires_in(Duration::from_secs(86_400)))
-    });
-    RUNTIME.block_on(cache.token()).unwrap();
-    OAuthLayer::new(cache, Origins::new([origin]).unwrap())
+    OAuthLayer::new(warm_token_cache(), Origins::new([origin]).unwrap())
 }
 
-/// Takes the request and answers.
+/// The inner service: drops the request and is ready with an empty response.
 #[derive(Clone, Default)]
 pub(crate) struct Inner;
 
@@ -107,59 +110,5 @@ impl Service<Request<Body>> for Inner {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         drop(black_box(request));
         ready(Ok(Response::new(Body::default())))
-    }
-}
-
-/// What is needed at the least to send a request once more: a copy from before the header went on.
-pub(crate) struct StaticHeaderAndClone<S> {
-    pub(crate) inner: S,
-    pub(crate) value: HeaderValue,
-}
-
-impl<S: Service<Request<Body>>> Service<Request<Body>> for StaticHeaderAndClone<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = WithCopy<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let copy = request.clone();
-        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
-        WithCopy { future: self.inner.call(request), _copy: copy }
-    }
-}
-
-pin_project_lite::pin_project! {
-    pub(crate) struct WithCopy<F> {
-        #[pin]
-        future: F,
-        _copy: Request<Body>,
-    }
-}
-
-impl<F: Future> Future for WithCopy<F> {
-    type Output = F::Output;
-
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().future.poll(context)
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct RetryOnce;
-
-impl<E> Policy<Request<Body>, Response<Body>, E> for RetryOnce {
-    type Future = Ready<()>;
-
-    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<Response<Body>, E>) -> Option<Ready<()>> {
-        let refused = result.as_ref().is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED);
-        refused.then(|| ready(()))
-    }
-
-    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        Some(request.clone())
     }
 }

@@ -1,6 +1,7 @@
-//! Requests sent through a service, by one thread or by many.
+//! Sends requests through a service, from one thread or from many.
 
 use std::{
+    hint::black_box,
     pin::pin,
     sync::{Arc, Barrier},
     task::{Context, Poll, Wake, Waker},
@@ -12,57 +13,58 @@ use http::Request;
 use tower::Service;
 
 use super::{
-    Body, RUNTIME, request, settle,
-    turns::{Case, median},
+    Body, RUNTIME,
+    interleaved::{Case, median},
+    request,
 };
 
-/// Made before the clock starts. No more than stay near the core, as a request does that was just made.
+/// The number of requests that are built before the clock starts. They fit into the CPU cache, as
+/// a request does that was just built.
 pub(crate) const BATCH: u64 = 100;
-/// Enough for threads to meet.
+/// The number of batches of each thread in a round: enough for the threads to run at the same time.
 pub(crate) const BATCHES: u64 = 10;
 
-/// One thread: a turn is one batch.
-pub(crate) fn one_at_a_time<'a, S>(id: &str, mut service: S) -> Case<'a>
+/// Returns a case that sends one batch per round from one thread.
+pub(crate) fn single_threaded<'a, S>(id: &str, mut service: S) -> Case<'a>
 where
     S: Service<Request<Body>> + 'a,
 {
-    let waker = waker();
+    let waker = thread_waker();
     warm_up(&mut service, request);
-    Case::new(id, move || timed(&mut service, batch(), &waker))
+    Case::new(id, move || time_batch(&mut service, batch(), &waker))
 }
 
-/// The same on a thread that no runtime can be found on: nobody watches the clock for it.
-pub(crate) fn without_runtime<'a, S>(id: &str, mut service: S) -> Case<'a>
-where
-    S: Service<Request<Body>> + 'a,
-{
-    let waker = waker();
-    Case::new(id, move || timed(&mut service, batch(), &waker))
-}
-
-/// Many threads that start together, each with a service of its own: a turn is some batches of each, and counts as their
-/// median, so that a thread that had to leave the core for a while does not count.
-pub(crate) fn all_at_once<'a, S>(id: &str, threads: usize, service: impl Fn() -> S + 'a) -> Case<'a>
+/// Returns a case in which many threads start at the same time, each with its own service.
+///
+/// A round takes the median of the batches: it does not count if a thread loses its core for a
+/// while.
+pub(crate) fn multi_threaded<'a, S>(
+    id: &str,
+    threads: usize,
+    service: impl Fn() -> S + 'a,
+) -> Case<'a>
 where
     S: Service<Request<Body>> + Send,
 {
     Case::new(id, move || {
         let start = Barrier::new(threads);
-        let batches = on_threads(threads, || {
+        let samples = on_threads(threads, || {
             let (mut service, start) = (service(), &start);
             move || {
-                let waker = waker();
+                let waker = thread_waker();
                 warm_up(&mut service, request);
                 let batches: Vec<_> = (0..BATCHES).map(|_| batch()).collect();
                 start.wait();
-                batches.into_iter().map(|batch| timed(&mut service, batch, &waker)).collect::<Vec<_>>()
+                let time = |batch| time_batch(&mut service, batch, &waker);
+                batches.into_iter().map(time).collect::<Vec<_>>()
             }
         });
-        median(batches.concat())
+        median(samples.concat())
     })
 }
 
-/// What each thread gives. Who looks for the runtime there finds it.
+/// Returns the result of each thread. The threads are in the context of the runtime, on which the
+/// layer starts a refresh.
 pub(crate) fn on_threads<T, F>(threads: usize, work: impl Fn() -> F) -> Vec<T>
 where
     T: Send,
@@ -81,26 +83,29 @@ where
     })
 }
 
-/// As after the first moments of a program: the token is under lease, and this thread has its copy.
-pub(crate) fn warm_up<S: Service<Request<Body>>>(service: &mut S, request: impl Fn() -> Request<Body>) {
-    let _in_runtime = RUNTIME.enter();
-    let waker = waker();
-    for _ in 0..2 {
-        settle();
-        for _ in 0..32 {
-            send(service, request(), &waker);
-        }
+/// Sends some requests that do not count. The first load of an `ArcSwap` on a thread allocates, as
+/// does the first clone of a header value.
+pub(crate) fn warm_up<S: Service<Request<Body>>>(
+    service: &mut S,
+    request: impl Fn() -> Request<Body>,
+) {
+    let waker = thread_waker();
+    for _ in 0..64 {
+        send(service, request(), &waker);
     }
-    settle();
 }
 
 fn batch() -> Vec<Request<Body>> {
     (0..BATCH).map(|_| request()).collect()
 }
 
-/// Nanoseconds for each request of a batch: the call, the answer, and what is dropped on the way.
+/// Returns the nanoseconds per request, from the call to the drop of the response.
 #[inline(never)]
-fn timed<S: Service<Request<Body>>>(service: &mut S, requests: Vec<Request<Body>>, waker: &Waker) -> f64 {
+fn time_batch<S: Service<Request<Body>>>(
+    service: &mut S,
+    requests: Vec<Request<Body>>,
+    waker: &Waker,
+) -> f64 {
     let started = Instant::now();
     for request in requests {
         send(service, request, waker);
@@ -108,24 +113,41 @@ fn timed<S: Service<Request<Body>>>(service: &mut S, requests: Vec<Request<Body>
     started.elapsed().as_nanos() as f64 / BATCH as f64
 }
 
-/// Who has to wait parks its thread, like a runtime that has nothing else to do.
+/// Sends one request. Parks the thread while the service or its future is pending.
 #[inline]
-pub(crate) fn send<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>, waker: &Waker) {
-    let mut context = Context::from_waker(waker);
-    while service.poll_ready(&mut context).is_pending() {
+pub(crate) fn send<S: Service<Request<Body>>>(
+    service: &mut S,
+    request: Request<Body>,
+    waker: &Waker,
+) {
+    let mut cx = Context::from_waker(waker);
+    while service.poll_ready(&mut cx).is_pending() {
         thread::park();
     }
     let mut future = pin!(service.call(request));
     loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(answer) => return drop(std::hint::black_box(answer)),
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(response) => return drop(black_box(response)),
             Poll::Pending => thread::park(),
         }
     }
 }
 
-/// Of the thread that asks for it.
-pub(crate) fn waker() -> Waker {
+/// Sends one request through a service that never waits.
+pub(crate) fn send_without_waiting<S: Service<Request<Body>>>(
+    service: &mut S,
+    request: Request<Body>,
+) {
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    match pin!(service.call(request)).poll(&mut cx) {
+        Poll::Ready(Ok(response)) => drop(black_box(response)),
+        Poll::Ready(Err(_)) | Poll::Pending => unreachable!("the inner service never waits"),
+    }
+}
+
+/// Returns a waker that unparks the current thread.
+pub(crate) fn thread_waker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
 

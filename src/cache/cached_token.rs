@@ -67,18 +67,28 @@ impl CachedToken {
         Self(Arc::new(record))
     }
 
-    /// Returns the same token after a comparison of the clocks: older by the time for which the
-    /// system slept, if it did.
-    pub(super) fn after_clock_check(&self, now: Timestamps) -> (Self, Option<Duration>) {
+    /// Returns the same token with the next comparison of the clocks after
+    /// [`CLOCK_CHECK_INTERVAL`].
+    pub(super) fn with_next_clock_check(&self, now: Instant) -> Self {
         let mut record = TokenRecord::clone(&self.0);
-        let slept = self.0.reference.slept_until(now);
-        if let Some(slept) = slept {
-            record.token = record.token.aged_by(slept);
-            record.schedule = Schedule::new(&record.token, record.jitter);
-            record.reference = now;
-        }
+        record.set_clock_check(now + CLOCK_CHECK_INTERVAL);
+        Self(Arc::new(record))
+    }
+
+    /// Returns the time for which the system slept since the token was requested, or since it was
+    /// last aged.
+    pub(super) fn slept_until(&self, now: Timestamps) -> Option<Duration> {
+        self.0.reference.slept_until(now)
+    }
+
+    /// Returns the same token, older by the time for which the system slept until `now`.
+    pub(super) fn aged_by(&self, slept: Duration, now: Timestamps) -> Self {
+        let mut record = TokenRecord::clone(&self.0);
+        record.token = record.token.aged_by(slept);
+        record.schedule = Schedule::new(&record.token, record.jitter);
+        record.reference = now;
         record.set_clock_check(now.monotonic + CLOCK_CHECK_INTERVAL);
-        (Self(Arc::new(record)), slept)
+        Self(Arc::new(record))
     }
 
     pub(super) fn from_record(record: Arc<TokenRecord>) -> Self {

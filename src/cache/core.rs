@@ -67,28 +67,46 @@ impl Core {
         }
     }
 
-    /// Compares the clocks and publishes the token again: with the instant of the next comparison,
-    /// and older if the system slept. Returns `None` if the slot holds another token by now.
+    /// Compares the clocks and ages the token if the system slept. Returns the token as it is now,
+    /// or `None` if the slot holds another one by now.
+    ///
+    /// A request with a usable token never waits for the lock. If another thread holds it, that
+    /// thread changes the slot, or a later request compares the clocks.
     #[cold]
     pub(super) fn compare_clocks(&self, token: &CachedToken) -> Option<CachedToken> {
-        let (checked, slept) = token.after_clock_check(Timestamps::now(&self.wall_clock));
-        // A request with a usable token never waits for the lock. The thread that holds it compares
-        // the clocks as well, or changes the slot.
-        let Some(state) = self.try_lock() else { return Some(checked) };
-        if !self.slot.holds(token) {
-            return None;
+        // The next comparison is scheduled first: the wall clock may be user code that uses the
+        // cache.
+        let checked = token.with_next_clock_check(Instant::now());
+        match self.try_replace(token, &checked) {
+            Some(true) => {}
+            Some(false) => return None,
+            None => return Some(token.clone()),
         }
-        let replaced = self.slot.replace(Some(&checked));
-        drop(state);
-        drop(replaced);
+        let now = Timestamps::now(&self.wall_clock);
+        let slept = checked.slept_until(now);
+        let current = slept.map_or_else(|| checked.clone(), |slept| checked.aged_by(slept, now));
         if let Some(slept) = slept {
-            self.changed.notify_waiters();
+            if self.try_replace(&checked, &current) == Some(false) {
+                return None;
+            }
+            self.notify();
             self.telemetry.emit(Event::ClockJumped(slept));
         }
-        if let Some(remaining) = checked.remaining() {
+        if let Some(remaining) = current.remaining() {
             self.telemetry.emit(Event::Remaining(remaining));
         }
-        Some(checked)
+        Some(current)
+    }
+
+    /// Replaces the token in the slot by an updated one. Returns false if the slot holds another
+    /// token, which must stay. Returns `None` if another thread holds the lock.
+    fn try_replace(&self, token: &CachedToken, updated: &CachedToken) -> Option<bool> {
+        let state = self.try_lock()?;
+        let is_current = self.slot.holds(token);
+        let replaced = is_current.then(|| self.slot.replace(Some(updated)));
+        drop(state);
+        drop(replaced);
+        Some(is_current)
     }
 
     /// Takes the token out of use. Returns false if a newer one is there or the slot is empty.

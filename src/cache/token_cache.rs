@@ -1,9 +1,16 @@
 //! The public type of the cache.
 
-use std::{fmt, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::select;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::runtime::Handle;
 
 use super::{
     cached_token::{CachedToken, TokenRecord},
@@ -106,15 +113,9 @@ impl TokenCache {
                 }
             };
             self.telemetry().emit(Event::Waiting);
-            let token = refresh.finished().await?;
-            if self.core().slot.generation() != Some(token.generation()) {
-                continue; // It was invalidated or replaced meanwhile.
-            }
-            match token.freshness(Instant::now()) {
-                Freshness::Expired if was_expired => return Err(expired_before_use()),
-                // This task was not run for a long time.
-                Freshness::Expired => was_expired = true,
-                Freshness::Fresh | Freshness::Stale => return Ok(token),
+            // The next round returns the token, unless it was invalidated or has expired meanwhile.
+            if refresh.finished().await?.is_expired() && mem::replace(&mut was_expired, true) {
+                return Err(expired_before_use());
             }
         }
     }

@@ -103,11 +103,14 @@
 //! | `parameters` | table of strings |
 //! | `request_format` | `form` or `json` |
 //! | `headers` | table of strings |
-//! | `response_format` | table of JSON Pointers with the keys `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`, `success`, `error`, `error_description` |
+//! | `response_format` | table of JSON Pointers, see below |
 //! | `timeout`, `default_lifetime` | duration |
 //! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
 //! | `ca_file` | path of a PEM file with certificate authorities to trust |
 //! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |
+//!
+//! Keys of `response_format`: `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`,
+//! `success`, `error`, `error_description`.
 //!
 //! Keys of `client_auth`: `method` (`client_secret_basic`, `client_secret_basic_raw`,
 //! `client_secret_post` or `none`), `client_id`, and `client_secret` unless the method is `none`.

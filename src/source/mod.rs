@@ -12,5 +12,5 @@ pub use fetch_context::{FetchContext, FetchReason};
 pub use source_fn::{SourceFn, source_fn};
 pub use static_token::StaticToken;
 pub use token_file::TokenFile;
-pub use token_source::TokenSource;
 pub(crate) use token_source::DynTokenSource;
+pub use token_source::TokenSource;

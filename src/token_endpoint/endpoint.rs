@@ -206,7 +206,7 @@ impl TokenEndpoint {
         self
     }
 
-    /// Sets the lifetime of tokens whose response has no lifetime. Default:
+    /// Sets the lifetime that a token has if its response does not contain one. Default:
     /// [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
@@ -378,7 +378,7 @@ impl fmt::Debug for TokenEndpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, error::Error};
+    use std::{convert::Infallible, error::Error, fmt::Write};
 
     use http::header::CONTENT_TYPE;
     use http_body_util::Full;
@@ -421,7 +421,7 @@ mod tests {
         let mut shown = format!("{error} {error:?} {:?}", error.error_description());
         let mut source = error.source();
         while let Some(cause) = source {
-            shown += &format!(" {cause} {cause:?}");
+            write!(shown, " {cause} {cause:?}").unwrap();
             source = cause.source();
         }
         shown
@@ -496,7 +496,7 @@ mod tests {
     const SECRET_PARTS: [&str; 2] = ["r3fr", "Z0K"];
 
     #[test]
-    fn secret_parameter_is_redacted_if_the_server_echoes_the_request() {
+    fn secret_parameter_echoed_by_the_server_is_redacted() {
         let responses: [fn(&str) -> serde_json::Value; 4] = [
             |text| json!({ "error": "invalid_grant", "error_description": text }),
             |text| json!({ "error": text }),
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_parameter_is_redacted_if_the_transport_echoes_the_request() {
+    fn secret_parameter_echoed_by_the_transport_is_redacted() {
         for format in [RequestFormat::Form, RequestFormat::Json] {
             let endpoint = endpoint(auth(), |request| {
                 let uri = request.uri();

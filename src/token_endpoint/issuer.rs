@@ -1,11 +1,7 @@
 //! Finding the token endpoint of an issuer through its metadata: authorization server metadata
 //! (RFC 8414), or `OpenID` Connect Discovery 1.0.
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header::ACCEPT, uri::PathAndQuery};
@@ -18,6 +14,7 @@ use super::{
 use crate::{
     error::{ConfigError, TokenError, TokenErrorKind},
     redact::{Redactor, url_text_without_secrets},
+    sync::{Mutex, lock},
     url_check::{check_server, is_https_or_loopback},
 };
 
@@ -106,7 +103,7 @@ impl Issuer {
         method: &str,
         round_trip: &RoundTrip,
     ) -> Result<TokenUrl, TokenError> {
-        let kept = self.metadata().clone();
+        let kept = lock(&self.metadata).clone();
         let metadata = match kept {
             Some(metadata) => Ok(metadata),
             None => self.fetch_metadata(round_trip).await,
@@ -114,17 +111,13 @@ impl Issuer {
         let metadata = metadata
             .and_then(|metadata| check_method(&metadata, method).map(|()| metadata))
             .map_err(|error| error.at("issuer", &self.identifier))?;
-        *self.metadata() = Some(metadata.clone());
+        *lock(&self.metadata) = Some(metadata.clone());
         Ok(metadata.token_url)
     }
 
     /// Forgets the metadata, after a failed token request: the endpoint may have moved.
     pub(super) fn forget_metadata(&self) {
-        *self.metadata() = None;
-    }
-
-    fn metadata(&self) -> MutexGuard<'_, Option<Metadata>> {
-        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.metadata) = None;
     }
 
     async fn fetch_metadata(&self, round_trip: &RoundTrip) -> Result<Metadata, TokenError> {

@@ -62,13 +62,10 @@ impl RawResponse {
 
     fn retry_after(&self) -> Option<Duration> {
         let value = self.header(&RETRY_AFTER)?.trim();
-        match value.parse() {
-            Ok(seconds) => Some(Duration::from_secs(seconds)),
-            Err(_) => {
-                let at = parse_http_date(value)?;
-                Some(time_until(at, self.now()).unwrap_or(Duration::ZERO))
-            }
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
         }
+        Some(time_until(parse_http_date(value)?, self.now()).unwrap_or(Duration::ZERO))
     }
 
     fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -420,8 +417,9 @@ mod tests {
 
     #[test]
     fn wrapped_response_is_parsed_by_its_pointers() {
-        let body = r#"{"data":{"accessToken":"t","accessTokenExpiresAt":"2026-02-01T13:00:00.500+01:00","client":{},
-            "user":{},"scope":true},"success":true}"#;
+        let body = r#"{"data":{"accessToken":"t",
+            "accessTokenExpiresAt":"2026-02-01T13:00:00.500+01:00","client":{},"user":{},
+            "scope":true},"success":true}"#;
         let parsed = parse_with(&[NOW], 200, body, &wrapped_format()).unwrap();
         assert_eq!(parsed.access_token.expose_secret(), "t");
         assert_eq!(parsed.lifetime, Some(Duration::from_millis(86_399_500)));
@@ -431,7 +429,8 @@ mod tests {
     fn success_flag_that_is_not_true_is_an_error() {
         for success in ["false", "null", "\"true\"", "0"] {
             let body = format!(
-                r#"{{"data":{{"accessToken":"T0KEN"}},"success":{success},"message":"no such client"}}"#
+                r#"{{"data":{{"accessToken":"T0KEN"}},"success":{success},
+                    "message":"no such client"}}"#
             );
             let error = parse_with(&[], 200, &body, &wrapped_format()).unwrap_err();
             assert_eq!(error.kind(), TokenErrorKind::Rejected);

@@ -18,7 +18,7 @@ pub(super) struct RoundTrip {
     pub(super) timeout: Duration,
 }
 
-/// A complete response whose body has not been interpreted.
+/// A complete response with an uninterpreted body.
 pub(super) struct RawResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,

@@ -36,8 +36,8 @@ impl TokenRequest {
             .parameter("grant_type", grant_type)
     }
 
-    /// Adds a parameter whose value may be shown in errors, if the server repeats it. A name can be
-    /// added more than once, for parameters such as `resource` (RFC 8707 §2).
+    /// Adds a parameter that is not secret: an error shows its value if the server repeats it. A
+    /// name can be added more than once, for parameters such as `resource` (RFC 8707 §2).
     ///
     /// The parameters of client authentication are added by
     /// [`TokenEndpoint::send`](crate::TokenEndpoint::send).
@@ -62,12 +62,13 @@ impl TokenRequest {
         self
     }
 
-    /// Adds a secret that no error may show: the text itself, and how a form and JSON encode it.
+    /// Adds a secret that no error may show: the text itself, its encodings in a form and in JSON,
+    /// and how `Debug` shows that JSON.
     pub(super) fn register_secret(mut self, secret: &str) -> Self {
-        let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let quoted = Zeroizing::new(Value::from(secret).to_string());
-        let json = quoted[1..quoted.len() - 1].to_owned();
-        self.secrets.extend([secret.to_owned(), form, json].map(Zeroizing::new));
+        let form = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let json = escape_for_json(secret);
+        let debug = escape_for_json(&json);
+        self.secrets.extend([Zeroizing::new(secret.to_owned()), Zeroizing::new(form), json, debug]);
         self
     }
 
@@ -106,6 +107,11 @@ impl TokenRequest {
         *request.headers_mut() = headers;
         (request, Redactor::new(self.secrets))
     }
+}
+
+fn escape_for_json(text: &str) -> Zeroizing<String> {
+    let quoted = Zeroizing::new(Value::from(text).to_string());
+    Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
 }
 
 /// Returns true if `name` is a parameter of client authentication (RFC 6749 §2.3.1, RFC 7521 §4.2).

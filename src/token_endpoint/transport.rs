@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::{Buf, Bytes};
@@ -12,7 +12,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited, combinators::UnsyncBoxBody};
 use tower_service::Service;
 
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    sync::{Mutex, lock},
+};
 
 pub(super) const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
@@ -38,7 +41,7 @@ impl Transport {
         // The mutex makes the service `Sync`. It is locked only while the service is cloned.
         let service = Mutex::new(service);
         Self(Arc::new(move |request| {
-            let mut service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut service = lock(&service).clone();
             Box::pin(async move {
                 poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
                 let response = service.call(request.map(ReqBody::from));

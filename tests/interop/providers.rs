@@ -163,7 +163,7 @@ async fn unsupported_client_authentication_sends_no_token_request() {
 #[test]
 fn each_provider_has_at_most_ten_lines_of_configuration() {
     let configuration = include_str!("../../examples/providers/configuration.rs");
-    let functions: Vec<_> = configuration.split("pub(crate) fn ").advance_clock(1).collect();
+    let functions: Vec<_> = configuration.split("pub(crate) fn ").skip(1).collect();
     assert_eq!(functions.len(), 5);
     for function in functions {
         let lines = function.lines().position(|line| line == "}").unwrap() + 1;

@@ -118,8 +118,8 @@ mod responses {
 
     const SECRET_AS_HEADER: &str = "S3CR3T";
 
-    /// Generates text in which a server or a proxy repeats a secret, in one of the encodings in which
-    /// the secret was sent.
+    /// Generates text in which a server or a proxy repeats a secret, in one of the encodings in
+    /// which the secret was sent.
     fn echoed_secret() -> impl Strategy<Value = String> {
         let form =
             |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -195,7 +195,8 @@ mod responses {
         })
     }
 
-    /// Generates a member that is valid in most cases, so that the other members are parsed as well.
+    /// Generates a member that is valid in most cases, so that the other members are parsed as
+    /// well.
     fn member(name: &'static str, valid: &'static str) -> impl Strategy<Value = Option<String>> {
         let echo = echoed_secret().prop_map(quoted);
         let value = prop_oneof![12 => Just(valid.to_owned()), 2 => json(), 1 => echo];

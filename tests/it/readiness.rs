@@ -190,7 +190,7 @@ async fn rejected_token_issued_while_the_retry_waits_is_not_sent() {
     assert_eq!(cache.token().await.unwrap().expose_secret(), "A");
     api.allow(1);
     let error = assert_ready_err!(response.poll());
-    assert!(error.to_string().contains("gave a rejected token again"), "{error}");
+    assert!(error.to_string().contains("returned a rejected token again"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@ const MASK: u8 = 0x80;
 const LENGTH: usize = 256;
 /// The number of bytes that are read from memory at once.
 const CHUNK: usize = 1 << 20;
+const PAGE: usize = 4096;
 
-/// A random text. It is not in memory itself, except during [`with_text`](Self::with_text).
+/// A random text. Only the masked form is kept in memory.
 pub(crate) struct HiddenText(Vec<u8>);
 
 impl HiddenText {
@@ -23,11 +24,9 @@ impl HiddenText {
         Self(iter::repeat_with(|| fastrand::alphanumeric() as u8 ^ MASK).take(LENGTH).collect())
     }
 
-    /// Passes the text to `f`. The allocator overwrites it afterwards.
-    pub(crate) fn with_text<T>(&self, f: impl FnOnce(&str) -> T) -> T {
-        let mut text = String::with_capacity(LENGTH);
-        text.extend(self.0.iter().map(|byte| char::from(byte ^ MASK)));
-        f(&text)
+    /// Returns the text. The allocator overwrites it when the value is dropped.
+    pub(crate) fn reveal(&self) -> String {
+        self.0.iter().map(|byte| char::from(byte ^ MASK)).collect()
     }
 
     pub(crate) fn is_equal_to(&self, text: &[u8]) -> bool {
@@ -76,10 +75,17 @@ impl HiddenText {
     }
 
     fn positions(&self, chunk: &[u8]) -> impl Iterator<Item = usize> {
+        // Most pages were never written. A comparison with zeros is much faster than a search.
+        let is_used = |start: &usize| {
+            let page = &chunk[*start..chunk.len().min(start + PAGE)];
+            page != &[0; PAGE][..page.len()]
+        };
+        let used_pages = (0..chunk.len()).step_by(PAGE).filter(is_used);
         let first = self.0[0] ^ MASK;
-        let candidates =
-            chunk.windows(LENGTH).enumerate().filter(move |(_, text)| text[0] == first);
-        candidates.filter(|(_, text)| self.is_equal_to(text)).map(|(at, _)| at)
+        used_pages
+            .flat_map(|start| start..chunk.len().min(start + PAGE))
+            .filter(move |at| chunk[*at] == first)
+            .filter(|at| chunk.get(*at..at + LENGTH).is_some_and(|text| self.is_equal_to(text)))
     }
 }
 

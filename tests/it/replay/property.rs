@@ -173,8 +173,8 @@ impl Script {
         received
     }
 
-    /// Returns true if the body has no error and fits under the cap, whatever overhead is counted for
-    /// each frame.
+    /// Returns true if the body has no error and fits under the cap, whatever overhead is counted
+    /// for each frame.
     fn fits(&self) -> bool {
         let overhead = |item: &Item| match item {
             Item::Trailers(number) => 128 + 160 * number,
@@ -368,8 +368,8 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Connection<B> {
 struct Outcome {
     first: Received,
     first_broke: bool,
-    /// The part that the first server had received when the retry started. Without a retry, the part
-    /// that it had received at the end.
+    /// The part that the first server had received when the retry started. Without a retry, the
+    /// part that it had received at the end.
     first_at_retry: Received,
     second: Option<Received>,
     status: StatusCode,

@@ -1,5 +1,5 @@
-//! What the story plays against, on sockets of this machine: a token endpoint that knows one client (RFC 6749 §4.4)
-//! and an API that looks every bearer token up (RFC 6750).
+//! Two servers on the loopback interface: a token endpoint with one client (RFC 6749 §4.4), and an
+//! API that accepts the bearer tokens of that endpoint (RFC 6750).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,13 +29,13 @@ use tokio::{
 pub(crate) const CLIENT_ID: &str = "quickstart";
 pub(crate) const CLIENT_SECRET: &str = "correct horse: battery+staple";
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// More than the callers that come at once.
+/// More than the concurrent requests of the quickstart.
 const MAX_CONCURRENT_STREAMS: u32 = 4096;
 
 pub(crate) struct Servers {
     pub(crate) token_url: String,
     pub(crate) api_origin: String,
-    pub(crate) state: Arc<State>,
+    pub(crate) state: Arc<ServerState>,
 }
 
 impl Servers {
@@ -47,87 +47,95 @@ impl Servers {
     }
 }
 
-/// What both servers know.
+/// The state that both servers share.
 #[derive(Default)]
-pub(crate) struct State {
-    /// Each token that was issued and not revoked, with its expiry.
+pub(crate) struct ServerState {
+    /// The issued tokens that are not revoked, with their expiry.
     pub(crate) valid_tokens: RwLock<HashMap<String, Instant>>,
-    pub(crate) ledger: watch::Sender<Ledger>,
+    pub(crate) counts: watch::Sender<Counts>,
 }
 
-/// What the servers have seen so far.
+/// The requests that the servers have received.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Counts {
     pub(crate) token_requests: u32,
     pub(crate) api_requests: u32,
-    /// The paths that were answered 401.
-    pub(crate) refused: HashSet<String>,
+    /// The paths of the requests that were answered with 401.
+    pub(crate) rejected_paths: HashSet<String>,
 }
 
-async fn token_endpoint(state: Arc<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    state.ledger.send_modify(|ledger| ledger.token_requests += 1);
-    if !is_our_client(request.headers()) {
-        return refusal("invalid_client", HeaderValue::from_static(r#"Basic realm="token endpoint""#));
+async fn token_endpoint(
+    state: Arc<ServerState>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    state.counts.send_modify(|counts| counts.token_requests += 1);
+    if !is_known_client(request.headers()) {
+        let challenge = HeaderValue::from_static(r#"Basic realm="token endpoint""#);
+        return unauthorized("invalid_client", challenge);
     }
     let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
     let form: HashMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
     if form.get("grant_type").is_none_or(|grant_type| grant_type != "client_credentials") {
-        return answer(StatusCode::BAD_REQUEST, &json!({"error": "unsupported_grant_type"}));
+        return json_response(StatusCode::BAD_REQUEST, &json!({"error": "unsupported_grant_type"}));
     }
     let token = format!("{:016x}", RandomState::new().hash_one("access token"));
     state.valid_tokens.write().await.insert(token.clone(), Instant::now() + LIFETIME);
-    let granted = json!({
+    let body = json!({
         "access_token": token,
         "token_type": "Bearer",
         "expires_in": LIFETIME.as_secs(),
         "scope": form.get("scope"),
     });
-    answer(StatusCode::OK, &granted)
+    json_response(StatusCode::OK, &body)
 }
 
-/// Id and secret are form-encoded, with a colon between (RFC 6749 §2.3.1): a form, were it an equals sign.
-fn is_our_client(headers: &HeaderMap) -> bool {
-    let credentials = credentials(headers, "Basic ").and_then(|base64| BASE64_STANDARD.decode(base64).ok());
+/// Id and secret are form-encoded and joined with a colon (RFC 6749 §2.3.1). With an equals sign
+/// instead of the colon, they are a form.
+fn is_known_client(headers: &HeaderMap) -> bool {
+    let credentials =
+        credentials(headers, "Basic ").and_then(|base64| BASE64_STANDARD.decode(base64).ok());
     let pair = credentials.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     let form = pair.replacen(':', "=", 1);
     form_urlencoded::parse(form.as_bytes()).eq([(CLIENT_ID.into(), CLIENT_SECRET.into())])
 }
 
-async fn api(state: Arc<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    state.ledger.send_modify(|ledger| ledger.api_requests += 1);
+async fn api(state: Arc<ServerState>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    state.counts.send_modify(|counts| counts.api_requests += 1);
+    let path = request.uri().path();
     let expiry = match credentials(request.headers(), "Bearer ") {
         Some(token) => state.valid_tokens.read().await.get(token).copied(),
         None => None,
     };
     if expiry.is_some_and(|expiry| Instant::now() < expiry) {
-        return answer(StatusCode::OK, &json!({"order": request.uri().path()}));
+        return json_response(StatusCode::OK, &json!({"order": path}));
     }
-    state.ledger.send_modify(|ledger| ledger.refused.extend([request.uri().path().to_owned()]));
-    refusal("invalid_token", HeaderValue::from_static(r#"Bearer error="invalid_token""#))
+    state.counts.send_modify(|counts| counts.rejected_paths.extend([path.to_owned()]));
+    unauthorized("invalid_token", HeaderValue::from_static(r#"Bearer error="invalid_token""#))
 }
 
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix(scheme)
 }
 
-fn refusal(error: &str, challenge: HeaderValue) -> Response<Full<Bytes>> {
-    let mut response = answer(StatusCode::UNAUTHORIZED, &json!({"error": error}));
+fn unauthorized(error: &str, challenge: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = json_response(StatusCode::UNAUTHORIZED, &json!({"error": error}));
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// Serves HTTP/1 and HTTP/2 on a free port until the process ends.
 async fn listen<F>(
-    state: &Arc<State>,
-    serve: fn(Arc<State>, Request<Incoming>) -> F,
+    state: &Arc<ServerState>,
+    handler: fn(Arc<ServerState>, Request<Incoming>) -> F,
 ) -> io::Result<SocketAddr>
 where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -139,8 +147,8 @@ where
         while let Ok((stream, _)) = listener.accept().await {
             let state = Arc::clone(&state);
             let service = service_fn(move |request| {
-                let answer = serve(Arc::clone(&state), request);
-                async { Ok::<_, Infallible>(answer.await) }
+                let response = handler(Arc::clone(&state), request);
+                async { Ok::<_, Infallible>(response.await) }
             });
             tokio::spawn(async move {
                 let mut http = auto::Builder::new(TokioExecutor::new());

@@ -1,0 +1,44 @@
+//! Sends a GET request with an access token of your provider. Copy this to start your own client.
+//!
+//! ```text
+//! export TOKEN_URL=https://auth.example.com/oauth2/token CLIENT_ID=my-client CLIENT_SECRET=…
+//! API_URL=https://api.example.com/orders cargo run --example client_credentials
+//! ```
+
+use std::env;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_oauth::{BoxError, ClientAuth, ClientCredentials, TokenEndpoint};
+use tower_oauth::{OAuthLayer, Origins, TokenCache};
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let var = |name| env::var(name).map_err(|error| format!("{name}: {error}"));
+
+    // Once per client registration: the source of the tokens, and the cache that all clients share.
+    let auth = ClientAuth::client_secret_basic(var("CLIENT_ID")?, var("CLIENT_SECRET")?);
+    let endpoint = TokenEndpoint::new(var("TOKEN_URL")?, auth)?;
+    let tokens = TokenCache::new(ClientCredentials::new(endpoint));
+
+    // Once per API: the servers that may receive the token.
+    let url: Uri = var("API_URL")?.parse()?;
+    let scheme = url.scheme_str().ok_or("API_URL: not a complete URL")?;
+    let host_and_port = url.authority().ok_or("API_URL: not a complete URL")?;
+    let oauth = OAuthLayer::new(tokens, Origins::new([format!("{scheme}://{host_and_port}")])?);
+
+    // Any HTTP client that is a tower service, here that of hyper-util.
+    let tls = HttpsConnectorBuilder::new().try_with_platform_verifier()?;
+    let connector = tls.https_or_http().enable_http1().build();
+    let http_client = Client::builder(TokioExecutor::new()).build(connector);
+    let client = ServiceBuilder::new().layer(oauth).service(http_client);
+
+    let request = Request::get(url).body(Full::<Bytes>::default())?;
+    let response = client.oneshot(request).await?;
+    println!("{}", response.status());
+    Ok(())
+}
