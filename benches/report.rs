@@ -1,19 +1,22 @@
-//! Prints what the other benches measured, and draws the plots of the chapter on cost.
+//! Prints what the other benches measured, as tables in Markdown, and draws plots of it.
 //!
 //! ```sh
-//! cargo bench                 # measures, for about a quarter of an hour
+//! cargo bench                 # measures: takes about 10 minutes
 //! benches/check_instructions  # measures the row of heap allocations, locks and system calls
-//! cargo bench --bench report  # prints the tables and draws the plots, in a second
+//! cargo bench --bench report  # prints the tables and draws the plots: takes a second
 //! ```
 //!
-//! The tables and plots are written to `target/criterion/report-files`, never to the sources. To
-//! put the plots into the chapter, copy them:
+//! Tables and plots are written to `target/criterion/report-files`, never to the sources. To put
+//! new figures into the chapter on cost, copy the rows by hand:
 //!
-//! ```sh
-//! cp target/criterion/report-files/cost_*.svg src/docs/
-//! ```
+//! | file | section of `src/docs/cost.md` |
+//! | --- | --- |
+//! | `targets.md` | "Measured", the first table |
+//! | `costs.md` | "Other ways to attach a token" |
+//! | `threads.md` | "Many threads" |
+//! | `latencies.md` | "While the token is replaced" |
 //!
-//! The tables are Markdown, so that their rows can be copied into `src/docs/cost.md`.
+//! `cost_threads.svg` and `cost_refresh.svg` show the last two tables. They are not in the chapter.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)] // panics are fine in a bench
 #![allow(clippy::cast_precision_loss)] // of nanoseconds
@@ -28,6 +31,7 @@ use std::{
 use plotters::{coord::Shift, prelude::*};
 use support::{
     figures::{self, Figures},
+    markdown,
     targets::{costs_above_bare, target_table},
 };
 
@@ -80,26 +84,22 @@ const COLORS: [RGBColor; 6] = [
 
 /// Returns the costs above `bare` of the groups with one thread, and with as many as cores.
 fn cost_table(figures: &Figures) -> String {
-    let mut table = "| case | cost above `bare` |\n| --- | --- |\n".to_owned();
-    for group in ["attach", "keep", "contended", "tenants"] {
-        for (case, cost) in costs_above_bare(figures, group) {
-            table += &format!("| `{group}/{case}` | {cost:.0} ns |\n");
-        }
-    }
-    table
+    let rows = ["attach", "keep", "contended", "tenants"].into_iter().flat_map(|group| {
+        let costs = costs_above_bare(figures, group).into_iter();
+        costs.map(move |(case, cost)| vec![format!("`{group}/{case}`"), format!("{cost:.0} ns")])
+    });
+    markdown::table(&["case", "cost above `bare`"], rows)
 }
 
 /// Returns the costs above `bare` of the cases with a shared token, by number of threads.
 fn thread_table(figures: &Figures) -> String {
     let cases = figures.keys().filter_map(|name| name.strip_prefix("threads/")?.strip_suffix("/1"));
-    let threads = THREADS.map(|threads| threads.to_string()).join(" | ");
-    let mut table = format!("| threads | {threads} |\n| --- | --- | --- | --- | --- |\n");
-    for case in cases.filter(|case| *case != "bare") {
-        let costs = costs_by_threads(figures, case).unwrap_or_default();
-        let costs: Vec<_> = costs.iter().map(|cost| format!("{cost:.0} ns")).collect();
-        table += &format!("| `{case}` | {} |\n", costs.join(" | "));
-    }
-    table
+    let rows = cases.filter(|case| *case != "bare").filter_map(|case| {
+        let costs = costs_by_threads(figures, case)?.into_iter();
+        let costs = costs.map(|cost| format!("{cost:.0} ns"));
+        Some([format!("`{case}`")].into_iter().chain(costs).collect())
+    });
+    markdown::table(&["threads", "1", "2", "4", "8"], rows)
 }
 
 /// Returns the cost of `case` above `bare` for each of the `THREADS`, in nanoseconds.
@@ -198,13 +198,11 @@ fn latencies(figures: &Figures) -> Option<Vec<(&'static str, Vec<f64>)>> {
 }
 
 fn latency_table(figures: &Figures) -> String {
-    let quantiles = QUANTILES.join(" | ");
-    let mut table = format!("| case | {quantiles} |\n| --- | --- | --- | --- | --- |\n");
-    for (label, latencies) in latencies(figures).unwrap_or_default() {
+    let rows = latencies(figures).unwrap_or_default().into_iter().map(|(label, latencies)| {
         let latencies = latencies.iter().map(|latency| format!("{:.2} µs", latency / 1000.0));
-        table += &format!("| {label} | {} |\n", latencies.collect::<Vec<_>>().join(" | "));
-    }
-    table
+        [label.to_owned()].into_iter().chain(latencies).collect()
+    });
+    markdown::table(&["case", "p50", "p99", "p99.9", "p99.99"], rows)
 }
 
 /// Draws a row for each case, from the median to the slowest of ten thousand requests.

@@ -23,6 +23,7 @@ async fn main() -> Result<(), BoxError> {
     // Once per client registration: the source of the tokens, and the cache that all clients share.
     let auth = ClientAuth::client_secret_basic(var("CLIENT_ID")?, var("CLIENT_SECRET")?);
     let endpoint = TokenEndpoint::new(var("TOKEN_URL")?, auth)?;
+    // Add `.scope("...")` or `.audience("...")` to the grant if your provider requires it.
     let tokens = TokenCache::new(ClientCredentials::new(endpoint));
 
     // Once per API: the servers that may receive the token.

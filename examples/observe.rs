@@ -20,7 +20,7 @@ use tower_oauth::{
 const API: &str = "https://api.example.com";
 
 /// Simulates an authorization server: each token lives for 4 s, and the second request fails.
-async fn new_token() -> Result<AccessToken, TokenError> {
+fn new_token() -> Result<AccessToken, TokenError> {
     static REQUESTS: AtomicU32 = AtomicU32::new(0);
     match REQUESTS.fetch_add(1, Ordering::SeqCst) {
         1 => Err(TokenError::new(TokenErrorKind::Transport, "connection refused")),
@@ -47,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
     let snapshotter = recorder.snapshotter();
     recorder.install()?;
 
-    let tokens = TokenCache::builder(source_fn(|_| new_token())).name("orders").build();
+    let tokens = TokenCache::builder(source_fn(|_| async { new_token() })).name("orders").build();
     let mut changes = tokens.subscribe();
     let status_printer = tokio::spawn(async move {
         while let Some(status) = changes.next().await {

@@ -5,7 +5,7 @@
 //! cargo run --example own_grant
 //! ```
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -19,7 +19,7 @@ use tower_oauth::{
 
 struct RefreshTokenGrant {
     endpoint: TokenEndpoint,
-    /// A real program also writes it to a file or a database: the previous one no longer works.
+    /// A real program also stores it outside of the process, as the previous one no longer works.
     refresh_token: Mutex<String>,
 }
 
@@ -32,14 +32,14 @@ impl TokenSource for RefreshTokenGrant {
             TokenRequest::new("refresh_token").secret_parameter("refresh_token", refresh_token);
         let response = self.endpoint.send(request).await?;
         if let Some(replacement) = response.refresh_token() {
-            *self.lock() = replacement.to_owned();
+            *self.lock() = replacement.into();
         }
         Ok(response.into_access_token())
     }
 }
 
 impl RefreshTokenGrant {
-    fn lock(&self) -> std::sync::MutexGuard<'_, String> {
+    fn lock(&self) -> MutexGuard<'_, String> {
         self.refresh_token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,8 +68,7 @@ async fn main() -> Result<(), BoxError> {
     // `TokenEndpoint::new` sends the requests over the network instead.
     let transport = service_fn(|request| authorization_server(request, &NEXT));
     let auth = ClientAuth::client_secret_basic("my-client", "my-secret");
-    let url = "https://auth.example.com/token";
-    let endpoint = TokenEndpoint::with_transport(url, auth, transport)?;
+    let endpoint = TokenEndpoint::with_transport("https://auth.example.com", auth, transport)?;
     let grant = RefreshTokenGrant { endpoint, refresh_token: Mutex::new("refresh-1".to_owned()) };
 
     let tokens = TokenCache::new(grant);

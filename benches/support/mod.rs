@@ -6,6 +6,7 @@
 pub(crate) mod figures;
 pub(crate) mod hand_written;
 pub(crate) mod interleaved;
+pub(crate) mod markdown;
 pub(crate) mod peers;
 pub(crate) mod requests;
 pub(crate) mod targets;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::figures::{self, Figures};
+use super::{
+    figures::{self, Figures},
+    markdown,
+};
 
 /// The names of the recorded figures of one protocol: ratios of requests per second over loopback.
 pub(crate) struct Loopback {
@@ -90,9 +93,8 @@ pub(crate) fn print_rows(command: &str) {
 
 /// Returns all rows as a table in Markdown.
 pub(crate) fn target_table(figures: &Figures) -> String {
-    let head = "| | target | measured | result |\n| --- | --- | --- | --- |\n".to_owned();
-    let rows = ROWS.iter().map(|row| format!("| {} |\n", row.cells(figures).join(" | ")));
-    [head].into_iter().chain(rows).collect()
+    let rows = ROWS.iter().map(|row| row.cells(figures).to_vec());
+    markdown::table(&["", "target", "measured", "result"], rows)
 }
 
 /// Returns the cost of each case of a group above its case `bare`, in nanoseconds.

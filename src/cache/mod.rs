@@ -43,5 +43,5 @@ pub use cached_token::CachedToken;
 pub(crate) use invalidator::TokenInvalidator;
 pub use status::{RefreshState, Status, TokenState};
 pub use subscription::StatusChanges;
-pub use token_cache::TokenCache;
 pub(crate) use token_cache::PendingToken;
+pub use token_cache::TokenCache;

@@ -130,7 +130,7 @@ impl RejectionHandler {
             });
         }
         #[cfg(not(feature = "tonic"))]
-        let _ = (token, response);
+        let _ = (self, token, response);
     }
 
     fn emit_rejected(&self, Rejection { token, status }: Rejection) {

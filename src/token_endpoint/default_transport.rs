@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -127,9 +128,8 @@ impl DefaultTransport {
     }
 }
 
-/// The future and the response body are boxed, so that the public API names no type of hyper.
-impl Service<Request<Full<Bytes>>> for DefaultTransport {
-    type Response = Response<UnsyncBoxBody<Bytes, BoxError>>;
+impl Service<Request<Bytes>> for DefaultTransport {
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -138,11 +138,42 @@ impl Service<Request<Full<Bytes>>> for DefaultTransport {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        let response = self.0.request(request);
-        Box::pin(
-            async move { Ok(response.await?.map(|body| body.map_err(Into::into).boxed_unsync())) },
-        )
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let response = self.0.request(request.map(Full::new));
+        Box::pin(async move { Ok(response.await?.map(ResponseBody::new)) })
+    }
+}
+
+/// The response body of a [`DefaultTransport`], so that the public API names no type of hyper.
+#[derive(Debug)]
+pub struct ResponseBody(UnsyncBoxBody<Bytes, BoxError>);
+
+impl ResponseBody {
+    fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        Self(body.map_err(Into::into).boxed_unsync())
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 
