@@ -30,7 +30,8 @@ Prints neither the token nor the secret.
 
 usage:
   providers pex|pa|expertfile --base-url URL --client-id ID --client-secret-file FILE [GET-URL]
-  providers saas --base-url URL --client-id ID --client-secret-file FILE --audience AUDIENCE [GET-URL]
+  providers saas --base-url URL --client-id ID --client-secret-file FILE --audience AUDIENCE
+                 [GET-URL]
   providers legacy --client-id TOKEN-ID --client-secret-file FILE [GET-URL]
 
 The path of the token endpoint is appended to --base-url.

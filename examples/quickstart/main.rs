@@ -1,5 +1,5 @@
-//! 2001 requests with one access token. The token is revoked while 1000 of them are in progress, and
-//! each of the 1000 succeeds with the same new token.
+//! 2001 requests with one access token. The token is revoked while 1000 of them are in progress,
+//! and all of them succeed with the same new token.
 //!
 //! ```text
 //! cargo run --example quickstart              # token endpoint, API and client in this process

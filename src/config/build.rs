@@ -10,12 +10,11 @@ use tower_service::Service;
 
 use super::provider::{
     ClientAuthConfig, ClientCredentialsConfig, ProviderConfig, ResponseFormatConfig, SourceConfig,
-    TokenRequestLimit,
 };
 #[cfg(feature = "default-transport")]
 use crate::layer::OAuthLayer;
 use crate::{
-    cache::TokenCache,
+    cache::{TokenCache, TokenCacheBuilder},
     error::{BoxError, ConfigError},
     origins::Origins,
     source::{ClientCredentials, StaticToken, TokenFile},
@@ -116,23 +115,25 @@ impl ProviderConfig {
                 TokenCache::builder(StaticToken::basic(user, password.clone())?)
             }
             SourceConfig::TokenFile { path, reread_after } => {
-                let file = TokenFile::new(path);
-                TokenCache::builder(match reread_after {
-                    Some(age) => file.reread_after(age.0),
-                    None => file,
-                })
+                let age = reread_after.map(|age| age.0);
+                TokenCache::builder(apply(TokenFile::new(path), age, TokenFile::reread_after))
             }
         };
-        if let Some(name) = &self.name {
-            cache = cache.name(name.as_str());
-        }
-        if let Some(timeout) = self.refresh_timeout {
-            cache = cache.refresh_timeout(timeout.0);
-        }
-        if let Some(TokenRequestLimit { most, period }) = self.token_request_limit {
-            cache = cache.token_request_limit(most, period.0);
-        }
+        cache = apply(cache, self.name.as_deref(), TokenCacheBuilder::name);
+        let timeout = self.refresh_timeout.map(|timeout| timeout.0);
+        cache = apply(cache, timeout, TokenCacheBuilder::refresh_timeout);
+        cache = apply(cache, self.token_request_limit, |cache, limit| {
+            cache.token_request_limit(limit.most, limit.period.0)
+        });
         Ok(cache.build())
+    }
+}
+
+/// Calls a setter if there is a value for it.
+fn apply<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
+    match value {
+        Some(value) => set(builder, value),
+        None => builder,
     }
 }
 
@@ -174,12 +175,10 @@ impl ClientCredentialsConfig {
         for (name, value) in &self.headers {
             endpoint = endpoint.header(name, &value.0)?;
         }
-        if let Some(timeout) = self.timeout {
-            endpoint = endpoint.timeout(timeout.0);
-        }
-        if let Some(lifetime) = self.default_lifetime {
-            endpoint = endpoint.default_lifetime(lifetime.0);
-        }
+        let timeout = self.timeout.map(|timeout| timeout.0);
+        endpoint = apply(endpoint, timeout, TokenEndpoint::timeout);
+        let lifetime = self.default_lifetime.map(|lifetime| lifetime.0);
+        endpoint = apply(endpoint, lifetime, TokenEndpoint::default_lifetime);
         match (self.refresh_at_age, self.refresh_before_expiry) {
             (None, None) => Ok(endpoint),
             (Some(age), None) => Ok(endpoint.refresh_at_age(age.0)),
@@ -192,12 +191,8 @@ impl ClientCredentialsConfig {
 
     fn grant(&self, endpoint: TokenEndpoint) -> Result<ClientCredentials, ConfigError> {
         let mut grant = ClientCredentials::new(endpoint);
-        if let Some(scope) = &self.scope {
-            grant = grant.scope(scope);
-        }
-        if let Some(audience) = &self.audience {
-            grant = grant.audience(audience);
-        }
+        grant = apply(grant, self.scope.as_deref(), ClientCredentials::scope);
+        grant = apply(grant, self.audience.as_deref(), ClientCredentials::audience);
         for resource in &self.resource {
             grant = grant.resource(resource);
         }
@@ -223,9 +218,7 @@ impl ResponseFormatConfig {
         ];
         let mut format = ResponseFormat::default();
         for (pointer, set) in pointers {
-            if let Some(pointer) = pointer {
-                format = set(format, pointer.clone())?;
-            }
+            format = apply(Ok(format), pointer.clone(), |format, pointer| set(format?, pointer))?;
         }
         Ok(format)
     }

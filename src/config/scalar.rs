@@ -54,10 +54,14 @@ struct StringOrFileVisitor {
     allows_file: bool,
 }
 
-impl StringOrFileVisitor {
-    fn unquoted<E: Error>(&self) -> E {
-        E::custom(format_args!("{} is needed here: put the value in quotes", self.expected))
-    }
+/// Defines visitors that reject a value without quotes. The errors of serde would show the value.
+macro_rules! reject_unquoted {
+    ($($visit:ident($type:ty))*) => {
+        $(fn $visit<E: Error>(self, _: $type) -> Result<StringOrFile, E> {
+            let Self { expected, .. } = self;
+            Err(E::custom(format_args!("{expected} is needed here: put the value in quotes")))
+        })*
+    };
 }
 
 impl<'de> Visitor<'de> for StringOrFileVisitor {
@@ -71,29 +75,7 @@ impl<'de> Visitor<'de> for StringOrFileVisitor {
         Ok(StringOrFile::String(value.to_owned()))
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
-
-    fn visit_i128<E: Error>(self, _: i128) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
-
-    fn visit_u128<E: Error>(self, _: u128) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<StringOrFile, E> {
-        Err(self.unquoted())
-    }
+    reject_unquoted! { visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_i128(i128) visit_u128(u128) visit_f64(f64) }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StringOrFile, A::Error> {
         let file = match map.next_key::<String>()? {

@@ -92,34 +92,23 @@ impl ClientAuth {
         &self,
         request: TokenRequest,
     ) -> Result<TokenRequest, TokenError> {
-        Ok(match &self.method {
-            Method::Basic(secret) => {
-                let (secret, request) = read_and_register(secret, request).await?;
-                basic(&form_encode(&self.client_id), &form_encode(&secret), request)
-            }
-            Method::BasicRaw(secret) => {
-                let (secret, request) = read_and_register(secret, request).await?;
-                basic(&self.client_id, &secret, request)
-            }
-            Method::Post(secret) => {
-                let (secret, request) = read_and_register(secret, request).await?;
-                request
-                    .parameter("client_id", &self.client_id)
-                    .parameter("client_secret", secret.as_str())
-            }
-            Method::None => request.parameter("client_id", &self.client_id),
+        let client_id = &self.client_id;
+        let secret = match &self.method {
+            Method::Basic(secret) | Method::BasicRaw(secret) | Method::Post(secret) => secret,
+            Method::None => return Ok(request.parameter("client_id", client_id)),
+        };
+        let secret = secret.read().await?;
+        let encoded = form_encode(&secret);
+        // Registered for redaction in each form in which a server may repeat it.
+        let request = request.register_secret(&secret).register_secret(&encoded);
+        Ok(match self.method {
+            Method::Basic(_) => basic(&form_encode(client_id), &encoded, request),
+            Method::BasicRaw(_) => basic(client_id, &secret, request),
+            Method::Post(_) | Method::None => request
+                .parameter("client_id", client_id)
+                .parameter("client_secret", secret.as_str()),
         })
     }
-}
-
-/// Reads the secret and registers it for redaction, in each form in which a server may repeat it.
-async fn read_and_register(
-    secret: &Secret,
-    request: TokenRequest,
-) -> Result<(Zeroizing<String>, TokenRequest), TokenError> {
-    let secret = secret.read().await?;
-    let request = request.register_secret(&secret).register_secret(&form_encode(&secret));
-    Ok((secret, request))
 }
 
 #[allow(clippy::expect_used)] // Base64 is always a valid header value.

@@ -104,6 +104,10 @@ fn sent_while_valid(end: TokenEnd, place: Place) -> usize {
     // A background refresh would replace the token before its expiry.
     setup.source.hold_requests();
     first.block_on(first.spawn(use_token(client.clone()))).unwrap();
+    if token.is_stale() || token.is_expired() {
+        // The first runtime may have started a refresh, which cannot end while it is blocked.
+        return 0;
+    }
     let blocked = BlockedWorkers::of(&first);
 
     let (first_sent, first_sends) = mpsc::channel();
