@@ -1,4 +1,4 @@
-//! Discovery of the token endpoint from the metadata of an issuer (RFC 8414, OpenID Connect).
+//! Discovery of the token endpoint from the metadata of an issuer (RFC 8414, `OpenID` Connect).
 
 use std::{
     convert::Infallible,

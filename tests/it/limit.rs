@@ -35,7 +35,10 @@ async fn token_is_served_until_it_expires_when_the_limit_is_reached() {
     let error = token_error(&error);
     assert_eq!(error.kind(), TokenErrorKind::LimitReached);
     assert_eq!(error.next_attempt_in(), Some(left - Duration::from_secs(3570)));
-    assert!(error.to_string().contains("the token request limit of this cache is reached"), "{error}");
+    assert!(
+        error.to_string().contains("the token request limit of this cache is reached"),
+        "{error}"
+    );
     assert_eq!(setup.source.request_count(), 2);
 
     wait_for_backoff(error).await;

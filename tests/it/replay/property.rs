@@ -389,7 +389,7 @@ impl Outcome {
                 prop_assert!(
                     self.first_broke || self.first == whole,
                     "the body was cut off without a retry"
-                )
+                );
             }
         }
         prop_assert_eq!(self.status.as_u16(), if self.second.is_some() { 200 } else { 401 });
@@ -503,7 +503,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> Simulation<
         match act {
             Act::PollFirst => self.connections[0].poll(script)?,
             Act::PollSecond => {
-                self.connections.get_mut(1).map_or(Ok(()), |second| second.poll(script))?
+                self.connections.get_mut(1).map_or(Ok(()), |second| second.poll(script))?;
             }
             Act::PollCaller => self.poll_caller(),
             Act::Resume => self.request_body.resume(),
