@@ -113,8 +113,13 @@ impl TokenCache {
                 }
             };
             self.telemetry().emit(Event::Waiting);
-            // The next round returns the token, unless it was invalidated or has expired meanwhile.
-            if refresh.finished().await?.is_expired() && mem::replace(&mut was_expired, true) {
+            let token = refresh.finished().await?;
+            if self.core().slot.read_fresh(|record| record.generation) == Some(token.generation()) {
+                return Ok(token);
+            }
+            // The next round returns the token if it is stale by now, and waits again if it was
+            // invalidated.
+            if token.is_expired() && mem::replace(&mut was_expired, true) {
                 return Err(expired_before_use());
             }
         }
