@@ -75,7 +75,10 @@ impl<'de> Visitor<'de> for StringOrFileVisitor {
         Ok(StringOrFile::String(value.to_owned()))
     }
 
-    reject_unquoted! { visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_i128(i128) visit_u128(u128) visit_f64(f64) }
+    reject_unquoted! {
+        visit_bool(bool) visit_i64(i64) visit_u64(u64)
+        visit_i128(i128) visit_u128(u128) visit_f64(f64)
+    }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StringOrFile, A::Error> {
         let file = match map.next_key::<String>()? {

@@ -49,8 +49,8 @@ pin_project! {
 
 /// The data that a service shares with its clones and its requests.
 ///
-/// Aligned to a cache line, so that the reference count, which each request writes, shares its cache
-/// line with nothing else.
+/// Aligned to a cache line, so that the reference count, which each request writes, shares its
+/// cache line with nothing else.
 #[repr(align(64))]
 pub(crate) struct Shared<S> {
     pub(crate) tokens: TokenCache,

@@ -38,7 +38,7 @@ use crate::{error::TokenError, token::AccessToken};
 /// # async fn read_vault() -> std::io::Result<String> { Ok("t".to_owned()) }
 /// let cache = TokenCache::new(source_fn(|_| async {
 ///     let token = read_vault().await.map_err(|error| {
-///         TokenError::new(TokenErrorKind::Transport, "the vault is unreachable").with_source(error)
+///         TokenError::new(TokenErrorKind::Transport, "the vault is down").with_source(error)
 ///     })?;
 ///     AccessToken::bearer(token)
 /// }));

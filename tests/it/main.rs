@@ -1,5 +1,5 @@
-//! All integration tests in one binary. Tests that depend on time use tokio's paused clock. Tests of
-//! the transport use real sockets on the loopback interface.
+//! All integration tests in one binary. Tests that depend on time use tokio's paused clock. Tests
+//! of the transport use real sockets on the loopback interface.
 
 #![allow(
     clippy::unwrap_used,
