@@ -30,10 +30,10 @@ pub(crate) enum Attachment {
 #[inline]
 pub(crate) fn attach(tokens: &TokenCache, origin: OriginId, headers: &mut HeaderMap) -> Attachment {
     let inserted = tokens.read(|record| {
-        let value = record.token.header_value().clone();
-        headers.try_insert(AUTHORIZATION, value).ok()?;
+        headers.try_insert(AUTHORIZATION, record.header_value.clone()).ok()?;
+        #[cfg(feature = "metrics")]
         record.request_counter.increment(1);
-        Some(AttachedToken { generation: record.generation, scheme: record.token.scheme(), origin })
+        Some(AttachedToken { generation: record.generation, scheme: record.scheme, origin })
     });
     match inserted {
         Some(Some(token)) => Attachment::Attached(token),

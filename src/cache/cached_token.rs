@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     telemetry::RequestCounter,
-    token::{AccessToken, Generation},
+    token::{AccessToken, Generation, Scheme},
 };
 
 /// A token of a [`TokenCache`](crate::TokenCache) with its [`Generation`]. Cheap to clone. `Debug`
@@ -21,9 +22,13 @@ pub struct CachedToken(Arc<TokenRecord>);
 /// The data of a [`CachedToken`], shared by all that read it.
 #[derive(Clone)]
 pub(crate) struct TokenRecord {
-    pub(crate) token: AccessToken,
+    token: AccessToken,
+    /// The value for the `Authorization` header.
+    pub(crate) header_value: HeaderValue,
+    pub(crate) scheme: Scheme,
     pub(crate) generation: Generation,
-    /// Counts the requests that carry the token.
+    /// Counts the requests that carry the token. Without the feature `metrics` it does nothing.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     pub(crate) request_counter: RequestCounter,
     schedule: Schedule,
     /// The random part of the schedule, drawn once per token.
@@ -55,6 +60,8 @@ impl CachedToken {
         let clock_check_at = requested_at.monotonic + CLOCK_CHECK_INTERVAL;
         let mut record = TokenRecord {
             schedule: Schedule::new(&token, jitter),
+            header_value: token.header_value().clone(),
+            scheme: token.scheme(),
             token,
             generation,
             request_counter,

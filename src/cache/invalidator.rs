@@ -15,7 +15,7 @@ impl TokenInvalidator {
 
     /// Returns true if `generation` is the token that may be sent now.
     pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.0.current().is_some_and(|(token, _)| token.generation() == generation)
+        self.0.slot.load_valid().is_some_and(|token| token.generation() == generation)
     }
 
     /// Does the same as [`TokenCache::invalidate`](crate::TokenCache::invalidate).

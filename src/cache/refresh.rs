@@ -52,7 +52,7 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
         (Some(_), _) => FetchContext::new(FetchReason::Expired),
         (None, None) => FetchContext::new(FetchReason::First),
         (None, Some(token)) => {
-            FetchContext::rejected(token.record().token.clone(), token.generation())
+            FetchContext::rejected(AccessToken::clone(token), token.generation())
         }
     };
     let (guard, outcome) = start(core, &mut state, context);

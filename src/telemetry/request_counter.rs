@@ -8,8 +8,3 @@ pub(crate) use metrics::Counter as RequestCounter;
 #[cfg(not(feature = "metrics"))]
 #[derive(Clone)]
 pub(crate) struct RequestCounter;
-
-#[cfg(not(feature = "metrics"))]
-impl RequestCounter {
-    pub(crate) fn increment(&self, _: u64) {}
-}
