@@ -122,12 +122,27 @@ async fn token_file_is_read_again_after_a_rejection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn warm_up_waits_for_a_token_file_that_does_not_exist() {
+    let file = TempFile::new("late");
+    let cache = TokenCache::new(TokenFile::new(&file.0));
+    let warm_up = cache.warm_up();
+    let create = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(cache.status().last_error.is_some() && cache.current().is_none());
+        file.write("token-1");
+    };
+    let (warm, ()) = tokio::join!(warm_up, create);
+    warm.unwrap();
+    assert_eq!(cache.current().unwrap().expose_secret(), "token-1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn invalid_token_file_error_has_the_path_and_no_content() {
     let file = TempFile::new("bad");
     let cache = TokenCache::new(TokenFile::new(&file.0));
     let path = file.0.to_str().unwrap();
     let error = cache.token().await.unwrap_err();
-    assert_eq!(error.kind(), TokenErrorKind::Configuration);
+    assert_eq!(error.kind(), TokenErrorKind::Transport, "the file does not exist");
     assert!(error.to_string().contains(path), "{error}");
     wait_for_backoff(&error).await;
     for content in ["", "\n", "S3CRET\nS3CRET", " S3CRET", "S3CRETü"] {
