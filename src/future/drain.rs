@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 /// The largest number of bytes that are read.
 const MAX_BYTES: usize = 64 * 1024;
+/// The largest number of frames that are read. It bounds the time of one poll: a server may send
+/// many small frames that are all ready.
+const MAX_FRAMES: u32 = 256;
 /// The number of times in a row that no frame may be ready. Each time, the other tasks run once:
 /// one of them reads the connection.
 const MAX_YIELDS: u32 = 16;
@@ -24,6 +27,7 @@ const MAX_TIME: Duration = Duration::from_millis(50);
 pub(super) struct Drain<B> {
     body: Pin<Box<B>>,
     bytes_left: usize,
+    frames_left: u32,
     yields_left: u32,
     deadline: Instant,
     yielding: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
@@ -36,6 +40,7 @@ impl<B: Body> Drain<B> {
         is_small.then(|| Self {
             body: Box::pin(body),
             bytes_left: MAX_BYTES,
+            frames_left: MAX_FRAMES,
             yields_left: MAX_YIELDS,
             deadline: Instant::now() + MAX_TIME,
             yielding: None,
@@ -50,12 +55,14 @@ impl<B: Body> Drain<B> {
             }
             match self.body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // A frame without data counts as a byte: a server could send them forever.
-                    let read = frame.data_ref().map_or(0, Buf::remaining).max(1);
-                    let Some(left) = self.bytes_left.checked_sub(read) else {
+                    let read = frame.data_ref().map_or(0, Buf::remaining);
+                    let (Some(bytes_left), Some(frames_left)) =
+                        (self.bytes_left.checked_sub(read), self.frames_left.checked_sub(1))
+                    else {
                         return Poll::Ready(());
                     };
-                    (self.bytes_left, self.yields_left) = (left, MAX_YIELDS);
+                    (self.bytes_left, self.frames_left) = (bytes_left, frames_left);
+                    self.yields_left = MAX_YIELDS;
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending if Instant::now() >= self.deadline => return Poll::Ready(()),
@@ -102,8 +109,9 @@ mod tests {
 
     // On paused time: the time limit must not end it before the byte limit does.
     #[tokio::test(start_paused = true)]
-    async fn endless_body_is_read_up_to_the_limit() {
-        for size in [0, 1, 1000] {
+    async fn endless_body_is_read_up_to_either_limit() {
+        let max_frames = usize::try_from(MAX_FRAMES).unwrap();
+        for (size, allowed) in [(0, max_frames), (1, max_frames), (1000, MAX_BYTES / 1000)] {
             let mut read = 0;
             let sizes = iter::repeat_with(|| {
                 read += 1;
@@ -112,7 +120,7 @@ mod tests {
             let mut drain = drain(StreamBody::new(frames(sizes)));
             while drain.enter(|cx, mut drain| drain.poll(cx)).is_pending() {}
             drop(drain);
-            assert_eq!(read, MAX_BYTES / size.max(1) + 1);
+            assert_eq!(read, allowed + 1);
         }
     }
 
