@@ -80,8 +80,8 @@ impl BufferBody {
 
     /// Creates a `BufferBody` that records up to `cap` bytes of each body.
     ///
-    /// Data and trailers count towards the cap. About a hundred bytes of overhead are added for
-    /// each trailer and for each frame except the first.
+    /// Data and trailers count towards the cap. The memory of each frame except the first is added
+    /// (32 bytes on a 64-bit system), and 128 bytes for each trailer.
     #[must_use]
     pub fn with_cap(cap: usize) -> Self {
         Self { cap }

@@ -36,7 +36,7 @@ struct State<B> {
 #[derive(Default)]
 struct Recording {
     frames: VecDeque<RecordedFrame>,
-    /// Content and [`OVERHEAD`] of all frames, in bytes. It must not exceed `cap`.
+    /// Content and overhead of all frames, in bytes. It must not exceed `cap`.
     size: usize,
     cap: usize,
     /// The number of data bytes in all frames.
@@ -55,9 +55,12 @@ enum RecordedFrame {
     Trailers(Box<HeaderMap>),
 }
 
-/// The estimated memory of a frame or a trailer besides its content, in bytes. It limits the number
-/// of small frames.
-const OVERHEAD: usize = 128;
+/// The memory of a recorded frame besides its content, in bytes. It limits the number of small
+/// frames.
+const FRAME_OVERHEAD: usize = size_of::<RecordedFrame>();
+
+/// The estimated memory of a trailer besides its name and value, in bytes.
+const TRAILER_OVERHEAD: usize = 128;
 
 impl Recording {
     /// Adds the result of polling the original body. Returns false if the body cannot be replayed:
@@ -72,13 +75,13 @@ impl Recording {
                 return true;
             }
         };
-        let mut size = if self.frames.is_empty() { 0 } else { OVERHEAD };
+        let mut size = if self.frames.is_empty() { 0 } else { FRAME_OVERHEAD };
         if let Some(data) = frame.data_ref() {
             size += data.len();
             self.frames.push_back(RecordedFrame::Data(data.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
             let sizes = trailers.iter().map(|(name, value)| name.as_str().len() + value.len());
-            size += sizes.sum::<usize>() + trailers.len() * OVERHEAD;
+            size += sizes.sum::<usize>() + trailers.len() * TRAILER_OVERHEAD;
             self.frames.push_back(RecordedFrame::Trailers(Box::new(trailers.clone())));
         } else {
             return false;
@@ -400,12 +403,26 @@ mod tests {
     #[test]
     fn empty_frames_count_towards_the_cap() {
         let (sender, body) = channel_body();
-        let (mut first, saved) = record(body, 10 * OVERHEAD);
-        for _ in 0..12 {
+        let (mut first, saved) = record(body, 10 * FRAME_OVERHEAD);
+        for number in 1..=12 {
             send_data(&sender, "");
             next(&mut first);
+            assert_eq!(saved.can_replay(), number <= 11, "the first frame has no overhead");
         }
-        assert!(!saved.can_replay());
+    }
+
+    #[test]
+    fn small_frames_of_40_kb_fit_into_the_default_cap() {
+        assert_eq!(FRAME_OVERHEAD, 4 * size_of::<usize>());
+        let (sender, body) = channel_body();
+        let (mut first, saved) = record(body, 64 * 1024);
+        let data = "x".repeat(100).leak();
+        for _ in 0..400 {
+            send_data(&sender, data);
+            next(&mut first);
+        }
+        drop(sender);
+        assert_eq!(all(saved.replay().unwrap()), [&*data; 400]);
     }
 
     #[test]
