@@ -2,7 +2,7 @@
 //!
 //! Invariants, all under the one lock of the core:
 //!
-//! 1. The state holds a refresh exactly as long as its guard lives (see `refresh`).
+//! 1. The state holds a refresh until its guard ends it (see `refresh`) or the cache is closed.
 //! 2. The slot changes only while the lock is held, and its generation never decreases.
 //! 3. A refresh ends in the same critical section in which its token is published: no caller can
 //!    see neither of the two and start a second refresh.
@@ -21,7 +21,7 @@ use super::{
     request_limit::RequestLimit,
     slot::Slot,
     snapshot::Snapshot,
-    state::State,
+    state::{State, closed},
     system_sleep::{Timestamps, WallClock},
 };
 use crate::{
@@ -133,12 +133,17 @@ impl Core {
         }
     }
 
-    /// Closes the cache for good: drops the token and lets the running refresh end without one.
+    /// Closes the cache for good: drops the token and ends the running refresh without one. The
+    /// waiting callers get the error at once, even if the runtime of the fetch no longer runs.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         let was_open = state.close();
         state.remove_later(self.slot.replace(None));
+        let ended = state.end_refresh(Err(closed()), Instant::now(), 0.0);
         release(state);
+        if let Some((sender, outcome)) = ended {
+            sender.send_replace(Some(outcome));
+        }
         if was_open {
             self.notify();
             self.telemetry.emit(Event::Closed);

@@ -3,7 +3,8 @@
 //! A caller that needs a token joins the running refresh, or starts one and gets its
 //! [`RefreshGuard`]. The guard travels with the task that fetches the token, and it always ends the
 //! refresh: with the fetched token, or with an error if a panic or the shutdown of the runtime
-//! drops it before. So no caller waits for a refresh that no task works on.
+//! drops it before. So no caller waits for a refresh that no task works on. A refresh also ends when
+//! the cache is closed. Its guard then has nothing left to end.
 
 use std::{pin::pin, sync::Arc, thread};
 
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::{FetchContext, FetchReason},
-    sync::watch,
     telemetry::{Event, RefreshSpan, RequestCounter},
     token::{AccessToken, Generation},
 };
@@ -74,21 +74,20 @@ fn start(
     state: &mut State,
     context: FetchContext,
 ) -> (Box<RefreshGuard>, OutcomeReceiver) {
-    let (sender, receiver) = watch::channel(None);
-    state.start_refresh(receiver.clone());
+    let receiver = state.start_refresh();
     let replaces = state.last_token().map(CachedToken::generation);
     let core = Arc::clone(core);
-    let guard = RefreshGuard { core, sender: Some(sender), context, replaces, begin: None };
+    let guard = RefreshGuard { core, context, replaces, begin: None, is_ended: false };
     (Box::new(guard), receiver)
 }
 
 /// The obligation to end a refresh.
 pub(super) struct RefreshGuard {
     core: Arc<Core>,
-    sender: Option<watch::Sender<Option<Outcome>>>,
     context: FetchContext,
     replaces: Option<Generation>,
     begin: Option<Begin>,
+    is_ended: bool,
 }
 
 /// The begin of the fetch.
@@ -148,20 +147,21 @@ impl RefreshGuard {
     }
 
     fn end(&mut self, fetched: Result<Fetched, TokenError>) {
-        let Some(sender) = self.sender.take() else { return };
+        self.is_ended = true;
         let mut state = self.core.lock();
         let outcome = match fetched {
-            _ if state.is_closed() => Err(closed()),
+            // The refresh ended when the cache was closed.
+            _ if state.is_closed() => return,
             Ok(fetched) => publish(&self.core, &mut state, fetched),
             Err(error) => Err(error),
         };
-        let outcome = state.end_refresh(outcome, Instant::now(), fastrand::f64());
-        let is_closed = state.is_closed();
+        let ended = state.end_refresh(outcome, Instant::now(), fastrand::f64());
         release(state);
+        let Some((sender, outcome)) = ended else { return };
         sender.send_replace(Some(outcome.clone()));
         self.core.notify();
         // During a panic no event is emitted: the subscriber may be the code that panicked.
-        if !is_closed && !thread::panicking() {
+        if !thread::panicking() {
             self.report(&outcome);
         }
     }
@@ -191,7 +191,7 @@ impl RefreshGuard {
 
 impl Drop for RefreshGuard {
     fn drop(&mut self) {
-        if self.sender.is_some() {
+        if !self.is_ended {
             self.end(Err(if thread::panicking() { panicked() } else { shut_down() }));
         }
     }

@@ -14,8 +14,17 @@ use crate::{
 
 pub(super) type Outcome = Result<CachedToken, TokenError>;
 
+/// Sends the outcome of a refresh to the waiting callers.
+pub(super) type OutcomeSender = watch::Sender<Option<Outcome>>;
+
 /// Receives the outcome of a refresh once it has ended.
 pub(super) type OutcomeReceiver = watch::Receiver<Option<Outcome>>;
+
+/// Both ends of the channel of a running refresh.
+struct RunningRefresh {
+    sender: OutcomeSender,
+    receiver: OutcomeReceiver,
+}
 
 /// The work that is under way or possible to obtain the next token.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub(super) struct State {
     /// The last few tokens, including rejected and expired ones: a source may return one of them
     /// again.
     recent: VecDeque<CachedToken>,
-    refresh: Option<OutcomeReceiver>,
+    refresh: Option<RunningRefresh>,
     backoff: Backoff,
     limit: Option<RequestLimit>,
     last_error: Option<TokenError>,
@@ -87,11 +96,14 @@ impl State {
     }
 
     pub(super) fn refresh(&self) -> Option<&OutcomeReceiver> {
-        self.refresh.as_ref()
+        self.refresh.as_ref().map(|refresh| &refresh.receiver)
     }
 
-    pub(super) fn start_refresh(&mut self, outcome: OutcomeReceiver) {
-        self.refresh = Some(outcome);
+    /// Starts a refresh. Returns the receiver of its outcome.
+    pub(super) fn start_refresh(&mut self) -> OutcomeReceiver {
+        let (sender, receiver) = watch::channel(None);
+        self.refresh = Some(RunningRefresh { sender, receiver: receiver.clone() });
+        receiver
     }
 
     /// Counts a token request. Returns the end of the period if the limit allows no other one.
@@ -101,9 +113,17 @@ impl State {
         limit.blocked_until(now)
     }
 
-    /// Ends the running refresh. Returns its outcome with the instant of the next attempt.
-    pub(super) fn end_refresh(&mut self, outcome: Outcome, now: Instant, jitter: f64) -> Outcome {
-        self.removed.refresh = self.refresh.take();
+    /// Ends the running refresh. Returns its outcome with the instant of the next attempt, and the
+    /// sender of the outcome, to be used after the lock is released. Returns `None` if no refresh
+    /// is running: the cache was closed.
+    pub(super) fn end_refresh(
+        &mut self,
+        outcome: Outcome,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<(OutcomeSender, Outcome)> {
+        let RunningRefresh { sender, receiver } = self.refresh.take()?;
+        self.removed.refresh = Some(receiver);
         self.removed.errors.extend(self.last_error.take());
         self.removed.errors.extend(self.backoff.error().cloned());
         self.finished_refreshes += 1;
@@ -116,7 +136,7 @@ impl State {
             Err(error) => Err(self.backoff.count_failure(error, now, jitter)),
         };
         self.last_error = outcome.as_ref().err().cloned();
-        outcome
+        Some((sender, outcome))
     }
 
     pub(super) fn finished_refreshes(&self) -> u64 {

@@ -183,10 +183,10 @@ impl TokenCache {
     }
 
     /// Closes the cache and all its clones: cancels the running fetch and drops the token. Callers
-    /// that need a token, now or later, get [`TokenErrorKind::Closed`]. Dropping the last clone
-    /// does the same.
+    /// that need a token, now or later, get [`TokenErrorKind::Closed`] at once. Dropping the last
+    /// clone does the same.
     ///
-    /// The fetch ends when its runtime next runs it. Requests that were sent with the token
+    /// The task of the fetch ends when its runtime next runs it. Requests that were sent with the token
     /// complete as usual.
     pub fn close(&self) {
         self.core().close();

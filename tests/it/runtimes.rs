@@ -67,6 +67,28 @@ fn fetch_on_a_runtime_without_a_timer_is_an_error() {
     assert!(error.next_attempt_in().is_some());
 }
 
+#[test]
+fn close_ends_the_wait_for_a_fetch_on_an_unused_runtime() {
+    let setup = TestSetup::new();
+    setup.source.hold_requests();
+    let kept = runtime();
+    // The runtime starts the fetch and is not run any more.
+    let mut first = task::spawn(setup.cache.token());
+    kept.block_on(async { tokio_test::assert_pending!(first.poll()) });
+    let mut other = task::spawn(setup.cache.token());
+    tokio_test::assert_pending!(other.poll());
+
+    setup.cache.close();
+    for mut waiter in [first, other] {
+        assert!(waiter.is_woken());
+        let error = tokio_test::assert_ready!(waiter.poll()).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Closed);
+    }
+    // The task finds the cache closed and ends.
+    kept.block_on(tokio::task::yield_now());
+    assert_eq!(setup.cache.status().last_error.unwrap().kind(), TokenErrorKind::Closed);
+}
+
 /// A panic in a detached task would be caught by tokio, so the panic hook counts panics as well.
 #[test]
 fn fresh_token_is_read_on_a_runtime_without_a_timer() {
