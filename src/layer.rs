@@ -78,6 +78,9 @@ impl<R> OAuthLayer<R> {
     /// Sets the statuses that count as a rejection, besides 401. Default: none. Some APIs answer
     /// 403 or 419 to an expired token.
     ///
+    /// A 401 is no rejection if its challenge says `insufficient_scope` or
+    /// `insufficient_user_authentication`. A status that is named here always is one, 401 included.
+    ///
     /// ```
     /// # fn example(oauth: tower_oauth::OAuthLayer) {
     /// let oauth = oauth.rejection_statuses([http::StatusCode::FORBIDDEN]);

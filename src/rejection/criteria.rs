@@ -2,33 +2,40 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::challenge::new_token_may_help;
-use crate::token::Scheme;
+use super::challenge::reason_against_refresh;
+use crate::{telemetry::SuppressReason, token::Scheme};
 
 /// The gRPC status code `UNAUTHENTICATED`.
 const UNAUTHENTICATED: &[u8] = b"16";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RejectionCriteria {
-    /// The rejection statuses besides 401.
+    /// The statuses that the user configured. They are rejections whatever the challenges say.
     pub(crate) statuses: Vec<StatusCode>,
     /// If true, the status of a gRPC call counts as well: in the head of a response without a
     /// message ("trailers-only"), and in its trailers.
     pub(crate) grpc: bool,
 }
 
+/// The decision whether a response rejects its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accepted,
+    Rejected,
+    /// A 401 that the token did not cause, according to its challenge.
+    RefusedOtherwise(SuppressReason),
+}
+
 impl RejectionCriteria {
-    /// Returns true if a response rejects its token, which is of the scheme `scheme`.
-    pub(crate) fn is_rejection(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        scheme: Scheme,
-    ) -> bool {
-        if status == StatusCode::UNAUTHORIZED || self.statuses.contains(&status) {
-            return new_token_may_help(headers, scheme);
+    /// Decides whether a response rejects its token, which is of the scheme `scheme`.
+    pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap, scheme: Scheme) -> Verdict {
+        if self.statuses.contains(&status) || (self.grpc && is_unauthenticated(headers)) {
+            return Verdict::Rejected;
         }
-        self.grpc && is_unauthenticated(headers)
+        if status != StatusCode::UNAUTHORIZED {
+            return Verdict::Accepted;
+        }
+        reason_against_refresh(headers, scheme).map_or(Verdict::Rejected, Verdict::RefusedOtherwise)
     }
 
     /// Returns true if a response with a status below 400 may be a rejection.
@@ -60,7 +67,7 @@ mod tests {
     fn grpc_status_counts_only_for_grpc() {
         let mut headers = HeaderMap::new();
         let is_rejection = |criteria: &RejectionCriteria, headers: &HeaderMap| {
-            criteria.is_rejection(StatusCode::OK, headers, Scheme::Bearer)
+            criteria.judge(StatusCode::OK, headers, Scheme::Bearer) == Verdict::Rejected
         };
         assert!(!is_rejection(&grpc(), &headers));
         headers.insert("grpc-status", HeaderValue::from_static("16"));
@@ -73,7 +80,7 @@ mod tests {
     #[test]
     fn status_401_counts_and_others_count_when_configured() {
         let is_rejection = |criteria: &RejectionCriteria, status| {
-            criteria.is_rejection(status, &HeaderMap::new(), Scheme::Bearer)
+            criteria.judge(status, &HeaderMap::new(), Scheme::Bearer) == Verdict::Rejected
         };
         let forbidden = with_status(StatusCode::FORBIDDEN);
         assert!(is_rejection(&forbidden, StatusCode::UNAUTHORIZED));
@@ -91,10 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn challenge_that_no_new_token_can_meet_is_no_rejection() {
+    fn challenge_vetoes_only_a_401_that_is_not_configured() {
         let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
         let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
-        let criteria = RejectionCriteria::default();
-        assert!(!criteria.is_rejection(StatusCode::UNAUTHORIZED, &headers, Scheme::Bearer));
+        let judge =
+            |criteria: &RejectionCriteria, status| criteria.judge(status, &headers, Scheme::Bearer);
+        assert_eq!(
+            judge(&RejectionCriteria::default(), StatusCode::UNAUTHORIZED),
+            Verdict::RefusedOtherwise(SuppressReason::InsufficientScope)
+        );
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            assert_eq!(judge(&with_status(status), status), Verdict::Rejected);
+        }
     }
 }

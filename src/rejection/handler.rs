@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 
 use super::{
     breaker::{Breaker, Permission},
-    criteria::RejectionCriteria,
+    criteria::{RejectionCriteria, Verdict},
 };
 use crate::{
     attach::AttachedToken,
@@ -52,15 +52,22 @@ impl RejectionHandler {
         Self { tokens: tokens.invalidator(), criteria, breaker, inspects_success }
     }
 
-    /// Returns the rejection if the response rejects the token.
+    /// Returns the rejection if the response rejects the token. Reports a 401 that a new token would
+    /// not change.
     pub(crate) fn rejection<B>(
         &self,
         token: AttachedToken,
         response: &Response<B>,
     ) -> Option<Rejection> {
         let (status, headers) = (response.status(), response.headers());
-        let is_rejection = self.criteria.is_rejection(status, headers, token.scheme);
-        is_rejection.then_some(Rejection { token, status })
+        match self.criteria.judge(status, headers, token.scheme) {
+            Verdict::Accepted => None,
+            Verdict::Rejected => Some(Rejection { token, status }),
+            Verdict::RefusedOtherwise(reason) => {
+                self.emit(Event::RefreshSuppressed { generation: token.generation.get(), reason });
+                None
+            }
+        }
     }
 
     /// Takes the rejected token out of use, unless the breaker is open.

@@ -33,7 +33,7 @@ pub(crate) enum Event<'a> {
     SentWithoutToken { reason: SkipReason },
     /// A response rejected the token.
     Rejected { generation: u64, status: u16 },
-    /// A rejection does not cause a refresh.
+    /// A rejection, or a 401 that is not caused by the token, does not cause a refresh.
     RefreshSuppressed { generation: u64, reason: SuppressReason },
     /// The retry of a request, with a new token, was accepted.
     RetryAccepted { generation: u64 },
@@ -48,13 +48,17 @@ pub(crate) enum Event<'a> {
     Closed,
 }
 
-/// The reason why a rejection does not cause a refresh.
+/// The reason why a rejection or a 401 does not cause a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SuppressReason {
     /// The rejected token was already out of use.
     Late,
     /// The circuit breaker is open: recent refreshes did not help.
     BreakerOpen,
+    /// The token lacks a scope (RFC 6750 §3.1).
+    InsufficientScope,
+    /// The user must authenticate in a stronger way or again (RFC 9470 §3).
+    InsufficientUserAuthentication,
 }
 
 impl SuppressReason {
@@ -63,6 +67,8 @@ impl SuppressReason {
         match self {
             Self::Late => "late",
             Self::BreakerOpen => "breaker_open",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::InsufficientUserAuthentication => "insufficient_user_authentication",
         }
     }
 }

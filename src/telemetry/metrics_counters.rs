@@ -32,7 +32,7 @@ fn describe() {
         (REFRESH_FAILED, "token refreshes that failed, by the kind of the error"),
         (LIMIT_REACHED, "times that the limit on token requests was reached"),
         (REJECTED, "responses that rejected the token"),
-        (REFRESH_SUPPRESSED, "rejections that caused no refresh, by reason"),
+        (REFRESH_SUPPRESSED, "rejections and 401s that caused no refresh, by reason"),
         (RETRY_ACCEPTED, "requests whose retry with a new token was accepted"),
         (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
     ] {

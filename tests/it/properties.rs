@@ -13,7 +13,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt, Full};
 use proptest::{
@@ -27,8 +27,9 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    AccessToken, CachedToken, ClientAuth, ClientCredentials, OAuthLayer, Origins, RequestFormat,
-    ResponseFormat, TokenCache, TokenEndpoint, TokenError, TokenErrorKind, source_fn,
+    AccessToken, CachedToken, ClientAuth, ClientCredentials, FetchContext, OAuthLayer, Origins,
+    RequestFormat, ResponseFormat, TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
+    source_fn,
 };
 
 use crate::support::{Body, lock};
@@ -726,5 +727,88 @@ mod origins {
         });
         println!("{attached:?} attached, {skipped:?} skipped");
         assert!(attached.get() > 50 && skipped.get() > 50);
+    }
+}
+
+mod challenges {
+    use super::*;
+
+    const VETOES: [&str; 2] = ["insufficient_scope", "insufficient_user_authentication"];
+
+    /// Sends a request whose first attempt is rejected with 401 and these challenges. Returns true
+    /// if the retry succeeds.
+    fn recovers(runtime: &Runtime, lines: &[HeaderValue]) -> bool {
+        let tokens = TokenCache::new(source_fn(|context: FetchContext| async move {
+            AccessToken::bearer(if context.rejected_generation().is_some() { "NEW" } else { "OLD" })
+        }));
+        let lines = lines.to_vec();
+        let api = tower::service_fn(move |request: Request<Body>| {
+            let mut response = Response::new(Body::default());
+            if request.headers()[AUTHORIZATION] == "Bearer OLD" {
+                *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+                let challenges = lines.iter().map(|line| (WWW_AUTHENTICATE, line.clone()));
+                response.headers_mut().extend(challenges);
+            }
+            async { Ok::<_, Infallible>(response) }
+        });
+        let request = Request::get("https://api.test/").body(Body::default()).unwrap();
+        let client = OAuthLayer::new(tokens, Origins::new(["https://api.test"]).unwrap());
+        runtime.block_on(client.layer(api).oneshot(request)).unwrap().status().is_success()
+    }
+
+    #[test]
+    fn only_the_two_errors_prevent_recovery() {
+        let runtime = paused_runtime();
+        let piece = sample::select(
+            b"Bearer error=\"insufficient_scope\"|Bearer |Basic |error|=|\"|,|, | |\\|insufficient_scope|\xFC|\t|realm=\"x\"|\
+              insufficient_user_authentication|bearer error=|invalid_token"
+                .split(|byte| *byte == b'|')
+                .map(<[u8]>::to_vec)
+                .collect::<Vec<_>>(),
+        );
+        let piece = prop_oneof![4 => piece, 1 => vec(any::<u8>(), 1..3)];
+        let line = vec(piece, 0..12).prop_map(|pieces| HeaderValue::from_bytes(&pieces.concat()));
+        let lines = vec(line, 0..4).prop_map(|lines| lines.into_iter().flatten().collect());
+        let refused = Cell::new(0);
+        for_all(3_000, lines, |lines: Vec<HeaderValue>| {
+            if !recovers(&runtime, &lines) {
+                refused.set(refused.get() + 1);
+                let has_veto = |line: &HeaderValue| {
+                    let text = String::from_utf8_lossy(line.as_bytes()).replace('\\', "");
+                    text.to_ascii_lowercase().contains("error")
+                        && VETOES.iter().any(|veto| text.contains(veto))
+                };
+                assert!(lines.iter().any(has_veto), "{lines:?}");
+            }
+        });
+        assert!(refused.get() > 5, "{refused:?}");
+    }
+
+    #[test]
+    fn veto_counts_in_a_bearer_challenge_only() {
+        let runtime = paused_runtime();
+        let schemes =
+            sample::select(vec!["Bearer", "bearer", "Basic", "OAuth", "JWT", "Negotiate"]);
+        let errors = sample::select(vec![None, Some("invalid_token"), Some(VETOES[0])]);
+        let errors = prop_oneof![3 => errors, 1 => Just(Some(VETOES[1]))];
+        let challenge = (schemes, option::of(Just("realm=\"a, Bearer error=x\"")), errors);
+        let lines = vec(vec(challenge, 1..3), 0..4);
+        for_all(1_000, lines, |lines| {
+            let vetoes = lines.iter().flatten().any(|(scheme, _, error)| {
+                scheme.eq_ignore_ascii_case("bearer") && error.is_some_and(|e| VETOES.contains(&e))
+            });
+            let text = |(scheme, realm, error): &(&str, Option<&str>, Option<&str>)| {
+                let error = error.map(|error| format!("error=\"{error}\""));
+                let parameters: Vec<_> =
+                    realm.iter().map(ToString::to_string).chain(error).collect();
+                format!("{scheme} {}", parameters.join(", ")).trim_end().to_owned()
+            };
+            let line = |challenges: &Vec<_>| {
+                let challenges: Vec<_> = challenges.iter().map(text).collect();
+                HeaderValue::try_from(challenges.join(", ")).unwrap()
+            };
+            let lines: Vec<_> = lines.iter().map(line).collect();
+            assert_eq!(recovers(&runtime, &lines), !vetoes, "{lines:?}");
+        });
     }
 }

@@ -387,33 +387,59 @@ async fn rejection_without_replay_invalidates_the_token() {
     assert_eq!(setup.api.transcript(), ["token-1 401", "token-2 200"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn insufficient_scope_keeps_the_token() {
+/// Sends a request with a revoked token to an API that answers it with `status` and a challenge.
+/// Returns the outcome and the number of token requests.
+async fn send_revoked(
+    status: StatusCode,
+    challenge: &'static str,
+    settings: impl FnOnce(OAuthLayer) -> OAuthLayer,
+) -> (StatusCode, usize) {
     let setup = TestSetup::with_token().await;
-    let api = service_fn(|_: Request<Body>| async {
-        let mut response = empty_response(StatusCode::UNAUTHORIZED);
-        let challenge = "Bearer error=\"insufficient_scope\", scope=\"admin\"";
+    let api = service_fn(move |request: Request<Body>| async move {
+        let is_revoked = bearer(&request).as_deref() == Some("token-1");
+        let mut response = empty_response(if is_revoked { status } else { StatusCode::OK });
         response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
         Ok::<_, BoxError>(response)
     });
-    let client = layer(&setup.cache).layer(api);
-    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(setup.cache.current().is_some());
-    assert_eq!(setup.source.request_count(), 1);
+    let client = settings(layer(&setup.cache)).layer(api);
+    let response = client.oneshot(get("/")).await.unwrap();
+    (response.status(), setup.source.request_count())
 }
 
 #[tokio::test(start_paused = true)]
-async fn configured_status_is_a_rejection() {
-    let setup = TestSetup::with_token().await;
-    let rejection = StatusCode::from_u16(419).unwrap();
-    let api = service_fn(move |request: Request<Body>| async move {
-        let is_first = bearer(&request).as_deref() == Some("token-1");
-        let status = if is_first { rejection } else { StatusCode::OK };
-        Ok::<_, BoxError>(empty_response(status))
-    });
-    let client = layer(&setup.cache).rejection_statuses([rejection]).layer(api);
-    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
-    assert_eq!(setup.source.request_count(), 2);
+async fn challenge_of_another_scheme_is_recovered() {
+    for challenge in [
+        "Basic realm=\"api\"",
+        "Token",
+        "JWT realm=\"x\"",
+        "Negotiate",
+        "OAuth realm=\"x\", error=\"invalid_token\"",
+    ] {
+        let outcome = send_revoked(StatusCode::UNAUTHORIZED, challenge, |layer| layer).await;
+        assert_eq!(outcome, (StatusCode::OK, 2), "{challenge}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_scope_or_step_up_keeps_the_token() {
+    for challenge in [
+        "Bearer error=\"insufficient_scope\", scope=\"admin\"",
+        "Bearer error=\"insufficient_user_authentication\", acr_values=\"x\"",
+    ] {
+        let outcome = send_revoked(StatusCode::UNAUTHORIZED, challenge, |layer| layer).await;
+        assert_eq!(outcome, (StatusCode::UNAUTHORIZED, 1), "{challenge}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn configured_status_is_a_rejection_whatever_its_challenge() {
+    for status in [419, 403, 401].map(|status| StatusCode::from_u16(status).unwrap()) {
+        for challenge in ["Basic", "Bearer error=\"insufficient_scope\"", "\""] {
+            let settings = |layer: OAuthLayer| layer.rejection_statuses([status]);
+            let outcome = send_revoked(status, challenge, settings).await;
+            assert_eq!(outcome, (StatusCode::OK, 2), "{status} {challenge}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,7 +82,7 @@ pub(super) enum ServerAnswer {
     Rejected,
     RejectedWithoutChallenge,
     InsufficientScope,
-    OtherScheme,
+    RejectedWithOtherScheme,
     Forbidden,
     TooManyRequests,
     Unavailable,
@@ -99,7 +99,7 @@ impl ServerAnswer {
             Self::InsufficientScope => {
                 (401, Some(r#"Bearer error="insufficient_scope", scope="more""#))
             }
-            Self::OtherScheme => (401, Some(r#"Basic realm="api""#)),
+            Self::RejectedWithOtherScheme => (401, Some(r#"Basic realm="api""#)),
             Self::Forbidden => (403, None),
             Self::TooManyRequests => (429, None),
             Self::Unavailable => (503, None),
@@ -113,12 +113,15 @@ impl ServerAnswer {
     }
 
     pub(super) fn is_rejection(self) -> bool {
-        matches!(self, Self::Rejected | Self::RejectedWithoutChallenge)
+        matches!(
+            self,
+            Self::Rejected | Self::RejectedWithoutChallenge | Self::RejectedWithOtherScheme
+        )
     }
 
     /// Returns true if the server checked the token and accepted it.
     pub(super) fn is_success(self) -> bool {
-        matches!(self, Self::Ok | Self::InsufficientScope | Self::OtherScheme | Self::Forbidden)
+        matches!(self, Self::Ok | Self::InsufficientScope | Self::Forbidden)
     }
 }
 
@@ -153,10 +156,10 @@ impl Model {
             (_, 3) => ServerAnswer::ConnectionBroken,
             (true, 4) => ServerAnswer::Forbidden,
             (true, 5) => ServerAnswer::InsufficientScope,
-            (true, 6) => ServerAnswer::OtherScheme,
             // A valid token is rejected by a replica that has not learned of it yet.
             (true, 7..9) | (false, 8..) => ServerAnswer::Rejected,
             (true, _) => ServerAnswer::Ok,
+            (false, 6) => ServerAnswer::RejectedWithOtherScheme,
             (false, _) => ServerAnswer::RejectedWithoutChallenge,
         }
     }
