@@ -19,9 +19,18 @@ pub(crate) fn effective_port(scheme: &Scheme, authority: &Authority) -> Option<u
     let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
     match host_and_port.get(authority.host().len()..) {
         Some("") => Some(default),
-        Some(_) => authority.port_u16().filter(|port| *port != 0),
+        Some(port) => parse_port(port.strip_prefix(':')?),
         None => None,
     }
+}
+
+/// Returns the port that is written with digits only: `"+81"` is a number for Rust, but not a port
+/// (RFC 3986 §3.2.3).
+fn parse_port(digits: &str) -> Option<u16> {
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|port| *port != 0)
 }
 
 /// Returns true if `host` is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
@@ -54,6 +63,25 @@ pub(crate) fn check_server(scheme: &Scheme, authority: &Authority) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_has_digits_only() {
+        let port = |authority| effective_port(&Scheme::HTTPS, &Authority::from_static(authority));
+        for (authority, expected) in [
+            ("a.test", Some(443)),
+            ("a.test:81", Some(81)),
+            ("a.test:0081", Some(81)),
+            ("me:pw@[::1]:65535", Some(65535)),
+            ("a.test:+81", None),
+            ("a.test:-81", None),
+            ("a.test:", None),
+            ("a.test:0", None),
+            ("a.test:65536", None),
+            ("a.test:81a", None),
+        ] {
+            assert_eq!(port(authority), expected, "{authority}");
+        }
+    }
 
     #[test]
     fn secret_is_sent_over_https_or_to_this_machine_only() {
