@@ -14,9 +14,13 @@ use crate::{
 /// The servers that may receive the token: origins (RFC 6454), named by scheme, host and port.
 ///
 /// A request to any other server passes through the layer without a token, so that neither a
-/// redirect nor a URL from a response takes the token there (RFC 6750 §5.3). A request **without**
-/// an authority, such as a tonic client sends to its channel, goes to the server of the inner
-/// service and gets the token.
+/// redirect nor a URL from a response takes the token there (RFC 6750 §5.3). The same applies to
+/// a request with a `Host` header that names another server than its URI.
+///
+/// A request **without** an authority, such as a tonic client sends to its channel, goes to the
+/// server of the inner service. It gets the token only with
+/// [`without_authority`](Self::without_authority) or
+/// [`and_without_authority`](Self::and_without_authority).
 ///
 /// An `http` origin gets the token only if it is named: plain HTTP can be read in transit.
 ///
@@ -30,7 +34,11 @@ use crate::{
 /// # Ok::<_, ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins {
+    named: Vec<Origin>,
+    /// True if requests without an authority are allowed.
+    without_authority: bool,
+}
 
 /// The number of an origin. Zero stands for requests without an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +63,7 @@ struct Origin {
 }
 
 impl Origins {
-    /// Allows these origins, and requests without an authority. Without a port, the default port of
-    /// the scheme is meant: 443 or 80.
+    /// Allows these origins. Without a port, the default port of the scheme is meant: 443 or 80.
     ///
     /// # Errors
     ///
@@ -67,27 +74,45 @@ impl Origins {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let origins: Vec<_> = origins
+        let named: Vec<_> = origins
             .into_iter()
             .map(|origin| Origin::parse(origin.as_ref()))
             .collect::<Result<_, _>>()?;
-        if origins.is_empty() {
+        if named.is_empty() {
             return Err(ConfigError::NoOrigin);
         }
-        Ok(Self(origins))
+        Ok(Self { named, without_authority: false })
     }
 
     /// Allows only requests without an authority, for a layer over a channel that goes to one
     /// server.
+    ///
+    /// A path that begins with `//` or `/\`, or contains a control character, gets no token: some
+    /// clients resolve it to another host. The `Host` header of such a request is not compared with
+    /// anything, so do not let others choose it.
     #[must_use]
     pub fn without_authority() -> Self {
-        Self(Vec::new())
+        Self { named: Vec::new(), without_authority: true }
+    }
+
+    /// Allows requests without an authority as well, as
+    /// [`without_authority`](Self::without_authority) does.
+    ///
+    /// ```
+    /// # use tower_oauth::{ConfigError, Origins};
+    /// let origins = Origins::new(["https://api.example.com"])?.and_without_authority();
+    /// # Ok::<_, ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn and_without_authority(mut self) -> Self {
+        self.without_authority = true;
+        self
     }
 
     /// Returns the origin that allows a request to `uri` to carry the token.
     #[inline]
     pub(crate) fn find(&self, uri: &Uri) -> Option<OriginId> {
-        match (self.0.first(), uri.scheme(), uri.authority()) {
+        match (self.named.first(), uri.scheme(), uri.authority()) {
             (Some(first), Some(scheme), Some(authority)) if first.is_spelled(scheme, authority) => {
                 Some(OriginId(1))
             }
@@ -97,11 +122,13 @@ impl Origins {
 
     fn find_among_all(&self, uri: &Uri) -> Option<OriginId> {
         match (uri.scheme(), uri.authority()) {
-            // "//host/path" is a reference to another host (RFC 3986 §4.2).
-            (_, None) => (!uri.path().starts_with("//")).then_some(OriginId(0)),
+            (_, None) => {
+                let is_allowed = self.without_authority && is_path_on_same_host(uri.path());
+                is_allowed.then_some(OriginId(0))
+            }
             (None, Some(_)) => None,
             (Some(scheme), Some(authority)) => {
-                let index = self.0.iter().position(|origin| origin.is(scheme, authority));
+                let index = self.named.iter().position(|origin| origin.is(scheme, authority));
                 index.map(|index| OriginId(index + 1))
             }
         }
@@ -109,8 +136,17 @@ impl Origins {
 
     /// Returns the number of values of [`OriginId`].
     pub(crate) fn count(&self) -> usize {
-        self.0.len() + 1
+        self.named.len() + 1
     }
+}
+
+/// Returns true if a path names no other host. `//host/path` is a reference to another host
+/// (RFC 3986 §4.2). The URL Standard of browsers reads a backslash as a slash, and removes tabs and
+/// line breaks first.
+fn is_path_on_same_host(path: &str) -> bool {
+    !path.starts_with("//")
+        && !path.starts_with("/\\")
+        && !path.bytes().any(|byte| byte.is_ascii_control())
 }
 
 impl Origin {
@@ -204,12 +240,34 @@ mod tests {
     }
 
     #[test]
-    fn request_without_authority_is_allowed() {
-        assert!(allows("https://api.test", "/pkg.Service/Method"));
-        let own = |uri| Origins::without_authority().find(&Uri::from_static(uri)).is_some();
-        assert!(own("/pkg.Service/Method"));
-        assert!(!own("//evil.test/path"));
-        assert!(!own("https://api.test/"));
+    fn request_without_authority_is_allowed_where_named() {
+        let named = Origins::new(["https://api.test"]).unwrap();
+        let both = named.clone().and_without_authority();
+        let allowed = |origins: &Origins, uri| origins.find(&Uri::from_static(uri)).is_some();
+        for (uri, expected) in [
+            ("/pkg.Service/Method", [false, true, true]),
+            ("/", [false, true, true]),
+            ("*", [false, true, true]),
+            ("/a//b\\c", [false, true, true]),
+            ("/%09/evil.test", [false, true, true]),
+            ("https://api.test/", [true, true, false]),
+            ("https://api.test//x", [true, true, false]),
+            ("https://evil.test/", [false; 3]),
+            ("//evil.test/x", [false; 3]),
+            ("/\\evil.test/x", [false; 3]),
+            ("/\\/evil.test/x", [false; 3]),
+        ] {
+            let origins = [&named, &both, &Origins::without_authority()];
+            assert_eq!(origins.map(|origins| allowed(origins, uri)), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn path_that_resolves_to_another_host_is_refused() {
+        for path in ["//e.test", "/\\e.test", "/\t/e.test", "\t//e.test", "/\n\\e.test", "/x\u{7f}"]
+        {
+            assert!(!is_path_on_same_host(path), "{path:?}");
+        }
     }
 
     #[test]
@@ -230,6 +288,8 @@ mod tests {
             ("https://u:hunter2@api.test", "user information"),
             ("https://api.test:0", "port"),
             ("https://api.test:", "port"),
+            ("https://api.test:+81", "port"),
+            ("https://api.test:-81", "port"),
             ("https://*.api.test", "pattern"),
         ] {
             let error = Origins::new([text]).unwrap_err();

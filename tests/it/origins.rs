@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::LOCATION};
-use tower::{ServiceBuilder, ServiceExt};
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::LOCATION,
+};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_oauth::{OAuthLayer, Origins};
 
@@ -42,11 +45,23 @@ async fn authorization_header_of_the_caller_is_kept_and_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_without_authority_gets_a_token() {
-    let setup = TestSetup::new();
-    let request = Request::get("/relative").body(Body::default()).unwrap();
-    let response = setup.client.clone().oneshot(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
+async fn request_without_authority_gets_a_token_where_named() {
+    let setup = TestSetup::with_token().await;
+    let named = Origins::new([API]).unwrap();
+    for (origins, uri, expected) in [
+        (named.clone(), "/relative", StatusCode::UNAUTHORIZED),
+        (named.clone().and_without_authority(), "/relative", StatusCode::OK),
+        (named.clone().and_without_authority(), "https://api.test/", StatusCode::OK),
+        (Origins::without_authority(), "/relative", StatusCode::OK),
+        (Origins::without_authority(), "https://api.test/", StatusCode::UNAUTHORIZED),
+        (Origins::without_authority(), "//evil.test/x", StatusCode::UNAUTHORIZED),
+        (Origins::without_authority(), "/\\evil.test/x", StatusCode::UNAUTHORIZED),
+        (named.and_without_authority(), "/\\/evil.test/x", StatusCode::UNAUTHORIZED),
+    ] {
+        let client = OAuthLayer::new(setup.cache.clone(), origins).layer(setup.api.service());
+        let request = Request::get(uri).body(Body::default()).unwrap();
+        assert_eq!(client.oneshot(request).await.unwrap().status(), expected, "{uri}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -630,8 +630,10 @@ mod origins {
                 None if self.scheme.eq_ignore_ascii_case("https") => Some(443),
                 None if self.scheme.eq_ignore_ascii_case("http") => Some(80),
                 None => None,
-                // An empty port and port 0 match no origin.
-                Some(port) => port.parse().ok().filter(|port| *port != 0),
+                // An empty port, port 0 and a port with a sign match no origin.
+                Some(port) => {
+                    port.parse().ok().filter(|number| *number != 0 && !port.contains('+'))
+                }
             }
         }
 
@@ -691,12 +693,33 @@ mod origins {
     }
 
     #[test]
+    fn path_of_another_host_gets_no_token() {
+        let runtime = paused_runtime();
+        let pieces = sample::select(vec!["/", "\\", "evil.test", "%09", "%0a", "?", "x", "."]);
+        let [attached, skipped] = [const { Cell::new(0) }; 2];
+        for_all(1_000, vec(pieces, 0..6), |pieces| {
+            let text = format!("/{}", pieces.concat());
+            let Ok(uri) = text.parse::<Uri>() else { return };
+            // Browsers read a backslash as a slash.
+            let path = text.replace('\\', "/");
+            let expected = !path.starts_with("//");
+            let origins = Origins::new(["https://api.test"]).unwrap();
+            assert!(!receives_token(&runtime, origins.clone(), uri.clone()), "{text}");
+            let origins = origins.and_without_authority();
+            assert_eq!(receives_token(&runtime, origins, uri), expected, "{text}");
+            let count = if expected { &attached } else { &skipped };
+            count.set(count.get() + 1);
+        });
+        assert!(attached.get() > 50 && skipped.get() > 50);
+    }
+
+    #[test]
     fn token_goes_only_to_the_configured_origins() {
         let runtime = paused_runtime();
         let origins = vec(server(&["http", "https"], &["80", "443", "8443", "65535"]), 1..3);
         let targets = server(
             &["http", "https", "HTTPS", "wss", "ftp"],
-            &["80", "443", "8443", "0443", "65535", "65536", "0", "", "4294967739"],
+            &["80", "443", "8443", "0443", "65535", "65536", "0", "", "4294967739", "+443"],
         );
         let user_infos = [
             "",
@@ -735,8 +758,8 @@ mod challenges {
 
     const VETOES: [&str; 2] = ["insufficient_scope", "insufficient_user_authentication"];
 
-    /// Sends a request whose first attempt is rejected with 401 and these challenges. Returns true
-    /// if the retry succeeds.
+    /// Sends a request to an API that rejects its first token with 401 and these challenges. Returns
+    /// true if the caller gets a success.
     fn recovers(runtime: &Runtime, lines: &[HeaderValue]) -> bool {
         let tokens = TokenCache::new(source_fn(|context: FetchContext| async move {
             AccessToken::bearer(if context.rejected_generation().is_some() { "NEW" } else { "OLD" })
