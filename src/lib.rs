@@ -119,12 +119,15 @@
 //! # Caveats
 //!
 //! - **A 401 although a token is configured?** A request gets no token if its origin is not among
-//!   the
-//!   [`Origins`] (`localhost` is not `127.0.0.1`), or if it brings its own `Authorization` header.
+//!   the [`Origins`] (`localhost` is not `127.0.0.1`), if its `Host` header names another server, or
+//!   if it brings its own `Authorization` header. See the reason in the event "request sent without
+//!   a token".
 //! - **Position in the stack.** Put a layer that follows redirects *outside* (before) this one, so
 //!   that every hop is checked against the [`Origins`]. Put a timeout for the whole exchange
 //!   outside, and a timeout for each attempt inside. A layer that must see the token (request
 //!   signing, logging) goes inside.
+//! - **Reverse proxies.** Remove the incoming `Host` header before the layer. It names the proxy and
+//!   not the API, and such a request gets no token.
 //! - **The token request has its own transport.** It never goes through the guarded service.
 //! - **Services must be `Clone`**, as for `tower::retry`: a retry may need a second one.
 //! - **Tokio.** Building a layer or a cache needs no runtime. A fetch needs one, with its time
@@ -149,6 +152,7 @@ pub mod config;
 mod doubling_delay;
 mod error;
 pub mod future;
+mod host_header;
 mod layer;
 mod origins;
 mod redact;

@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{
+    HeaderMap, Request, Response, Uri,
+    header::{AUTHORIZATION, HOST},
+};
 use http_body::Body;
 use tower_service::Service;
 
@@ -14,6 +17,8 @@ use crate::{
     attach::{Attachment, attach},
     error::BoxError,
     future::{ResponseFuture, RetryParts, Shared},
+    host_header::host_header_agrees,
+    origins::{OriginId, Origins},
     replay::{CloneBody, Replay, SavedRequest},
     telemetry::{Event, SkipReason},
 };
@@ -83,7 +88,8 @@ impl<S, R> OAuth<S, R> {
         S: Service<Request<R::Body>>,
         R: Replay<B>,
     {
-        self.shared.tokens.telemetry().emit(Event::SentWithoutToken { reason });
+        let event = Event::SentWithoutToken { reason, uri: request.uri() };
+        self.shared.tokens.telemetry().emit(event);
         let request = request.map(|body| self.replay.pass(body));
         ResponseFuture::without_token(self.inner.call(request))
     }
@@ -110,12 +116,10 @@ where
             self.shared = self.up_to_date_shared();
             self.inner_changed = false;
         }
-        let Some(origin) = self.shared.origins.find(request.uri()) else {
-            return self.send_without_token(request, SkipReason::Origin);
+        let origin = match check(&self.shared.origins, request.uri(), request.headers()) {
+            Ok(origin) => origin,
+            Err(reason) => return self.send_without_token(request, reason),
         };
-        if has_authorization(request.headers()) {
-            return self.send_without_token(request, SkipReason::AuthorizationHeader);
-        }
         let mut saved_body = None;
         let mut request = request.map(|body| {
             let (body, saved) = self.replay.keep(body);
@@ -140,18 +144,30 @@ where
                 ResponseFuture::awaiting_token(service, shared, replay, origin, request, saved)
             }
             Attachment::Skipped(reason) => {
-                self.shared.tokens.telemetry().emit(Event::SentWithoutToken { reason });
+                let event = Event::SentWithoutToken { reason, uri: request.uri() };
+                self.shared.tokens.telemetry().emit(event);
                 ResponseFuture::without_token(self.inner.call(request))
             }
         }
     }
 }
 
-/// Returns true if the request brings a header of its own. A scan of the few names that a request
-/// has is faster than a lookup.
+/// Returns the origin of a request that may carry the token, or the reason why it may not.
 #[inline]
-fn has_authorization(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| *name == AUTHORIZATION)
+fn check(origins: &Origins, uri: &Uri, headers: &HeaderMap) -> Result<OriginId, SkipReason> {
+    let origin = origins.find(uri).ok_or(SkipReason::Origin)?;
+    let mut has_host = false;
+    // A scan of the few names that a request has is faster than a lookup.
+    for name in headers.keys() {
+        if *name == AUTHORIZATION {
+            return Err(SkipReason::AuthorizationHeader);
+        }
+        has_host |= *name == HOST;
+    }
+    if has_host && !host_header_agrees(uri, headers) {
+        return Err(SkipReason::HostHeader);
+    }
+    Ok(origin)
 }
 
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {

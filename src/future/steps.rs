@@ -145,7 +145,8 @@ where
             State::await_token(Waiting { service, shared, replay, origin, pending })
         }
         Attachment::Skipped(reason) => {
-            shared.tokens.telemetry().emit(Event::SentWithoutToken { reason });
+            let event = Event::SentWithoutToken { reason, uri: unsent.request.uri() };
+            shared.tokens.telemetry().emit(event);
             State::AwaitingResponse { future: service.call(unsent.request), attempt: None }
         }
     })

@@ -1,4 +1,9 @@
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
+
+use http::Uri;
 
 /// An event in the life of the tokens of one cache.
 #[derive(Clone, Copy)]
@@ -30,7 +35,7 @@ pub(crate) enum Event<'a> {
         next_request_in: Duration,
     },
     /// A request is sent without a token.
-    SentWithoutToken { reason: SkipReason },
+    SentWithoutToken { reason: SkipReason, uri: &'a Uri },
     /// A response rejected the token.
     Rejected { generation: u64, status: u16 },
     /// A rejection, or a 401 that is not caused by the token, does not cause a refresh.
@@ -78,6 +83,8 @@ impl SuppressReason {
 pub(crate) enum SkipReason {
     /// The origin of the request is not allowed to receive the token.
     Origin,
+    /// The `Host` header of the request names another server than its URI, or none.
+    HostHeader,
     /// The request already has an `Authorization` header.
     AuthorizationHeader,
     /// The header map is full, so a token cannot be attached.
@@ -85,12 +92,52 @@ pub(crate) enum SkipReason {
 }
 
 impl SkipReason {
-    /// Returns the name for logs.
+    /// Returns the name for logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Origin => "origin",
+            Self::HostHeader => "host_header",
             Self::AuthorizationHeader => "authorization_header",
             Self::HeaderMapFull => "header_map_full",
         }
+    }
+}
+
+/// The origin of a URI, for logs: scheme, host and port, without user information and path.
+pub(super) struct UriOrigin<'a>(&'a Uri);
+
+impl<'a> UriOrigin<'a> {
+    /// Returns `None` for a URI without a scheme or an authority.
+    pub(super) fn new(uri: &'a Uri) -> Option<Self> {
+        (uri.scheme().is_some() && uri.authority().is_some()).then_some(Self(uri))
+    }
+}
+
+impl Display for UriOrigin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URI may come from a server, and a host has at most 253 characters (RFC 1035 §2.3.4).
+        let (scheme, host) = (self.0.scheme_str(), self.0.host());
+        write!(f, "{:.32}://{:.255}", scheme.unwrap_or_default(), host.unwrap_or_default())?;
+        self.0.port_u16().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origin_of_a_uri_has_no_secrets_and_a_bounded_length() {
+        let origin = |uri: &str| {
+            let uri: Uri = uri.parse().unwrap();
+            UriOrigin::new(&uri).map(|origin| origin.to_string())
+        };
+        let url = "https://me:s3cret@api.test:81/s3cret?s3cret";
+        assert_eq!(origin(url).as_deref(), Some("https://api.test:81"));
+        assert_eq!(origin("http://[::1]/").as_deref(), Some("http://[::1]"));
+        assert_eq!(origin("/s3cret"), None);
+        assert_eq!(origin("api.test:81"), None);
+        let long = format!("https://{}.test/", "a".repeat(60_000));
+        assert!(origin(&long).unwrap().len() < 300);
     }
 }

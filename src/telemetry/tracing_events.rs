@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::event::Event;
+use super::event::{Event, UriOrigin};
 
 /// The target of all events and spans.
 pub(super) const TARGET: &str = "tower_oauth";
@@ -25,8 +25,9 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
             target: TARGET, cache, next_request_s = seconds(next_request_in),
             "token request limit reached"
         ),
-        Event::SentWithoutToken { reason } => debug!(
-            target: TARGET, cache, reason = reason.as_str(), "request sent without a token"
+        Event::SentWithoutToken { reason, uri } => debug!(
+            target: TARGET, cache, reason = reason.as_str(),
+            origin = UriOrigin::new(uri).map(tracing::field::display), "request sent without a token"
         ),
         Event::Rejected { generation, status } => {
             debug!(target: TARGET, cache, generation, status, "token rejected");

@@ -16,7 +16,7 @@ const STRATA: &[&[&str]] = &[
     &["token"],
     &["token_endpoint"],
     &["source"],
-    &["cache", "origins"],
+    &["cache", "host_header", "origins"],
     &["attach"],
     &["rejection"],
     &["future"],

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::LOCATION,
+    header::{HOST, LOCATION},
 };
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
@@ -62,6 +62,28 @@ async fn request_without_authority_gets_a_token_where_named() {
         let request = Request::get(uri).body(Body::default()).unwrap();
         assert_eq!(client.oneshot(request).await.unwrap().status(), expected, "{uri}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn host_header_of_another_server_gets_no_token() {
+    let setup = TestSetup::with_token().await;
+    for (hosts, expected) in [
+        (&["api.test"][..], StatusCode::OK),
+        (&["API.test:443"], StatusCode::OK),
+        (&["evil.test"], StatusCode::UNAUTHORIZED),
+        (&["api.test:8443"], StatusCode::UNAUTHORIZED),
+        (&["api.test", "api.test"], StatusCode::UNAUTHORIZED),
+        (&["me@api.test"], StatusCode::UNAUTHORIZED),
+        (&[""], StatusCode::UNAUTHORIZED),
+    ] {
+        let mut request = get("/");
+        for host in hosts {
+            request.headers_mut().append(HOST, HeaderValue::from_static(host));
+        }
+        let response = setup.client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{hosts:?}");
+    }
+    assert_eq!(setup.source.request_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

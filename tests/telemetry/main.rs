@@ -58,9 +58,12 @@ async fn run_history() {
     setup.get().await.unwrap(); // wall clock jumped
     setup.cache.invalidate(setup.cache.current().unwrap().generation());
     setup.get().await.unwrap(); // last token request that the limit allows
-    let other_origin = http::Request::get("https://elsewhere.test/");
+    let other_origin = http::Request::get("https://me:pw@elsewhere.test/path?query");
     let other_origin = other_origin.body(support::Body::default()).unwrap();
     tower::ServiceExt::oneshot(setup.client.clone(), other_origin).await.unwrap(); // no token
+    let mut other_host = support::get("/");
+    other_host.headers_mut().insert("host", "elsewhere.test".parse().unwrap());
+    tower::ServiceExt::oneshot(setup.client.clone(), other_host).await.unwrap(); // no token
     let mut own_header = support::get("/");
     own_header.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
     tower::ServiceExt::oneshot(setup.client.clone(), own_header).await.unwrap(); // no token
@@ -122,6 +125,9 @@ mod metrics {
                 "rejected_total 6",
                 "retry_accepted_total 3",
                 "retry_rejected_total 1",
+                "skipped_total reason=authorization_header 1",
+                "skipped_total reason=host_header 1",
+                "skipped_total reason=origin 1",
                 "token_remaining_seconds 3600",
                 "waited_total 6",
             ]
@@ -184,7 +190,9 @@ mod tracing {
     };
 
     use super::{CHAPTER, run_alone, run_history};
-    use crate::support::{CapturedLog, TestSetup, lock};
+    use tower_oauth::{OAuth, Origins};
+
+    use crate::support::{API, Body, CapturedLog, TestSetup, get, lock};
 
     /// A subscriber that records the metadata and the fields of each span and event.
     #[derive(Clone, Default)]
@@ -290,8 +298,18 @@ mod tracing {
                 "WARN token request limit reached; next_request_s",
                 "DEBUG waiting for a token;",
                 r#"INFO token refreshed; generation=5 reason="rejected" lifetime_s took_s"#,
-                r#"DEBUG request sent without a token; reason="origin""#,
-                r#"DEBUG request sent without a token; reason="authorization_header""#,
+                concat!(
+                    r#"DEBUG request sent without a token; reason="origin" "#,
+                    "origin=https://elsewhere.test",
+                ),
+                concat!(
+                    r#"DEBUG request sent without a token; reason="host_header" "#,
+                    "origin=https://api.test",
+                ),
+                concat!(
+                    r#"DEBUG request sent without a token; reason="authorization_header" "#,
+                    "origin=https://api.test",
+                ),
                 "DEBUG token cache closed;",
             ]
         );
@@ -318,6 +336,36 @@ mod tracing {
         let refreshed = line("token refreshed");
         let span = "INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:";
         assert!(refreshed.contains(span), "{refreshed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_scope_and_step_up_are_reported() {
+        let _alone = run_alone().await;
+        let recorder = Recorder::default();
+        let guard = tracing::subscriber::set_default(recorder.clone());
+        for error in ["insufficient_scope", "insufficient_user_authentication"] {
+            let setup = TestSetup::with_token().await;
+            let api = tower::service_fn(move |_: http::Request<Body>| async move {
+                let response = http::Response::builder().status(401);
+                let response =
+                    response.header("www-authenticate", format!("Bearer error=\"{error}\""));
+                response.body(Body::default())
+            });
+            let origins = Origins::new([API]).unwrap();
+            let client = OAuth::new(api, setup.cache.clone(), origins);
+            tower::ServiceExt::oneshot(client, get("/")).await.unwrap();
+        }
+        drop(guard);
+        let events = lock(&recorder.0).clone();
+        let is_suppressed = |(_, fields): &&(_, String)| fields.starts_with("refresh suppressed");
+        let fields: Vec<_> = events
+            .iter()
+            .filter(is_suppressed)
+            .map(|(_, fields)| fields.rsplit("generation=1 ").next().unwrap())
+            .collect();
+        let expected =
+            [r#"reason="insufficient_scope""#, r#"reason="insufficient_user_authentication""#];
+        assert_eq!(fields, expected);
     }
 
     #[tokio::test(start_paused = true)]
