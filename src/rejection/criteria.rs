@@ -17,25 +17,31 @@ pub(crate) struct RejectionCriteria {
     pub(crate) grpc: bool,
 }
 
-/// The decision whether a response rejects its token.
+/// The meaning of a response for its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Assessment {
     Accepted,
     Rejected,
     /// A 401 that the token did not cause, according to its challenge.
-    RefusedOtherwise(SuppressReason),
+    NotCausedByToken(SuppressReason),
 }
 
 impl RejectionCriteria {
-    /// Decides whether a response rejects its token, which is of the scheme `scheme`.
-    pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap, scheme: Scheme) -> Verdict {
+    /// Assesses a response to a request with a token of the scheme `scheme`.
+    pub(crate) fn assess(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        scheme: Scheme,
+    ) -> Assessment {
         if self.statuses.contains(&status) || (self.grpc && is_unauthenticated(headers)) {
-            return Verdict::Rejected;
+            return Assessment::Rejected;
         }
         if status != StatusCode::UNAUTHORIZED {
-            return Verdict::Accepted;
+            return Assessment::Accepted;
         }
-        reason_against_refresh(headers, scheme).map_or(Verdict::Rejected, Verdict::RefusedOtherwise)
+        reason_against_refresh(headers, scheme)
+            .map_or(Assessment::Rejected, Assessment::NotCausedByToken)
     }
 
     /// Returns true if a response with a status below 400 may be a rejection.
@@ -67,7 +73,7 @@ mod tests {
     fn grpc_status_counts_only_for_grpc() {
         let mut headers = HeaderMap::new();
         let is_rejection = |criteria: &RejectionCriteria, headers: &HeaderMap| {
-            criteria.judge(StatusCode::OK, headers, Scheme::Bearer) == Verdict::Rejected
+            criteria.assess(StatusCode::OK, headers, Scheme::Bearer) == Assessment::Rejected
         };
         assert!(!is_rejection(&grpc(), &headers));
         headers.insert("grpc-status", HeaderValue::from_static("16"));
@@ -80,7 +86,7 @@ mod tests {
     #[test]
     fn status_401_counts_and_others_count_when_configured() {
         let is_rejection = |criteria: &RejectionCriteria, status| {
-            criteria.judge(status, &HeaderMap::new(), Scheme::Bearer) == Verdict::Rejected
+            criteria.assess(status, &HeaderMap::new(), Scheme::Bearer) == Assessment::Rejected
         };
         let forbidden = with_status(StatusCode::FORBIDDEN);
         assert!(is_rejection(&forbidden, StatusCode::UNAUTHORIZED));
@@ -101,14 +107,15 @@ mod tests {
     fn challenge_vetoes_only_a_401_that_is_not_configured() {
         let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
         let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
-        let judge =
-            |criteria: &RejectionCriteria, status| criteria.judge(status, &headers, Scheme::Bearer);
+        let assess = |criteria: &RejectionCriteria, status| {
+            criteria.assess(status, &headers, Scheme::Bearer)
+        };
         assert_eq!(
-            judge(&RejectionCriteria::default(), StatusCode::UNAUTHORIZED),
-            Verdict::RefusedOtherwise(SuppressReason::InsufficientScope)
+            assess(&RejectionCriteria::default(), StatusCode::UNAUTHORIZED),
+            Assessment::NotCausedByToken(SuppressReason::InsufficientScope)
         );
         for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
-            assert_eq!(judge(&with_status(status), status), Verdict::Rejected);
+            assert_eq!(assess(&with_status(status), status), Assessment::Rejected);
         }
     }
 }

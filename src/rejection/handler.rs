@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 
 use super::{
     breaker::{Breaker, Permission},
-    criteria::{RejectionCriteria, Verdict},
+    criteria::{Assessment, RejectionCriteria},
 };
 use crate::{
     attach::AttachedToken,
@@ -60,10 +60,10 @@ impl RejectionHandler {
         response: &Response<B>,
     ) -> Option<Rejection> {
         let (status, headers) = (response.status(), response.headers());
-        match self.criteria.judge(status, headers, token.scheme) {
-            Verdict::Accepted => None,
-            Verdict::Rejected => Some(Rejection { token, status }),
-            Verdict::RefusedOtherwise(reason) => {
+        match self.criteria.assess(status, headers, token.scheme) {
+            Assessment::Accepted => None,
+            Assessment::Rejected => Some(Rejection { token, status }),
+            Assessment::NotCausedByToken(reason) => {
                 self.emit(Event::RefreshSuppressed { generation: token.generation.get(), reason });
                 None
             }

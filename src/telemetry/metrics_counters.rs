@@ -13,7 +13,6 @@ const REFRESH_FAILED: &str = "tower_oauth_refresh_failed_total";
 const LIMIT_REACHED: &str = "tower_oauth_limit_reached_total";
 const REJECTED: &str = "tower_oauth_rejected_total";
 const REFRESH_SUPPRESSED: &str = "tower_oauth_refresh_suppressed_total";
-const SKIPPED: &str = "tower_oauth_skipped_total";
 const RETRY_ACCEPTED: &str = "tower_oauth_retry_accepted_total";
 const RETRY_REJECTED: &str = "tower_oauth_retry_rejected_total";
 const REMAINING: &str = "tower_oauth_token_remaining_seconds";
@@ -34,7 +33,6 @@ fn describe() {
         (LIMIT_REACHED, "times that the limit on token requests was reached"),
         (REJECTED, "responses that rejected the token"),
         (REFRESH_SUPPRESSED, "rejections and 401s that caused no refresh, by reason"),
-        (SKIPPED, "requests sent without a token, by reason"),
         (RETRY_ACCEPTED, "requests whose retry with a new token was accepted"),
         (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
     ] {
@@ -66,10 +64,6 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RetryAccepted { .. } => count(RETRY_ACCEPTED),
         Event::RetryRejected { .. } => count(RETRY_REJECTED),
         Event::Remaining(time) => remaining(time),
-        Event::SentWithoutToken { reason, .. } => {
-            let reason = reason.as_str();
-            counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason).increment(1);
-        }
-        Event::ClockJumped(_) | Event::Closed => {}
+        Event::SentWithoutToken { .. } | Event::ClockJumped(_) | Event::Closed => {}
     }
 }

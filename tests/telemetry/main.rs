@@ -125,9 +125,6 @@ mod metrics {
                 "rejected_total 6",
                 "retry_accepted_total 3",
                 "retry_rejected_total 1",
-                "skipped_total reason=authorization_header 1",
-                "skipped_total reason=host_header 1",
-                "skipped_total reason=origin 1",
                 "token_remaining_seconds 3600",
                 "waited_total 6",
             ]
