@@ -130,8 +130,8 @@ where
         let saved = saved_body.map(|body| SavedRequest::new(&request, body));
         match attach(&self.shared.tokens, origin, request.headers_mut()) {
             Attachment::Attached(token) => {
-                let replay = || self.replay.clone();
-                let retry = saved.map(|saved| Box::new(RetryParts { saved, replay: replay() }));
+                let retry =
+                    saved.map(|saved| Box::new(RetryParts { saved, replay: self.replay.clone() }));
                 let shared = Arc::clone(&self.shared);
                 ResponseFuture::with_token(self.inner.call(request), shared, token, retry)
             }

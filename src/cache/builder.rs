@@ -66,7 +66,7 @@ impl TokenCacheBuilder {
     /// caller that needs a new one gets
     /// [`TokenErrorKind::LimitReached`](crate::TokenErrorKind::LimitReached) with
     /// [`TokenError::next_attempt_in`](crate::TokenError::next_attempt_in). Failed requests count.
-    /// The limit is kept by this cache alone, from its creation on: share a daily limit among your
+    /// The limit is kept by this cache alone, from its creation on: divide a daily limit among your
     /// processes, and leave room for restarts.
     ///
     /// ```

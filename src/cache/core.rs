@@ -2,7 +2,8 @@
 //!
 //! Invariants, all under the one lock of the core:
 //!
-//! 1. The state holds a refresh until its guard ends it (see `refresh`) or the cache is closed.
+//! 1. The state holds a refresh until its guard ends it (see `single_flight`) or the cache is
+//!    closed.
 //! 2. The slot changes only while the lock is held, and its generation never decreases.
 //! 3. A refresh ends in the same critical section in which its token is published: no caller can
 //!    see neither of the two and start a second refresh.
@@ -20,8 +21,8 @@ use super::{
     freshness::Freshness,
     request_limit::RequestLimit,
     slot::Slot,
-    snapshot::Snapshot,
     state::{State, closed},
+    status_snapshot::Snapshot,
     system_sleep::{Timestamps, WallClock},
 };
 use crate::{
@@ -114,7 +115,7 @@ impl Core {
         let mut state = self.lock();
         let is_current = self.slot.generation() == Some(rejected);
         if is_current {
-            state.remove_later(self.slot.replace(None));
+            state.drop_later(self.slot.replace(None));
         }
         release(state);
         if is_current {
@@ -138,7 +139,7 @@ impl Core {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         let was_open = state.close();
-        state.remove_later(self.slot.replace(None));
+        state.drop_later(self.slot.replace(None));
         let ended = state.end_refresh(Err(closed()), Instant::now(), 0.0);
         release(state);
         if let Some((sender, outcome)) = ended {

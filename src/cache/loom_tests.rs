@@ -29,9 +29,9 @@ use loom::{
 
 use super::{
     core::Core,
-    refresh::{Entry, RefreshGuard, RefreshHandle, join_or_start, start_if_stale},
+    single_flight::{Entry, RefreshGuard, RefreshHandle, join_or_start, start_if_stale},
     status::RefreshState,
-    subscription::StatusChanges,
+    status_changes::StatusChanges,
     system_sleep::WallClock,
 };
 use crate::{

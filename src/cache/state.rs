@@ -181,8 +181,8 @@ impl State {
         }
     }
 
-    /// Takes a token out of the slot into the removed values.
-    pub(super) fn remove_later(&mut self, token: Option<CachedToken>) {
+    /// Keeps a removed token, to drop it after the lock is released.
+    pub(super) fn drop_later(&mut self, token: Option<CachedToken>) {
         self.removed.tokens.extend(token);
     }
 }

@@ -15,11 +15,11 @@ use tokio::runtime::Handle;
 use super::{
     cached_token::{CachedToken, TokenRecord},
     core::Core,
-    fetch,
+    fetch_task,
     freshness::Freshness,
-    invalidator::TokenInvalidator,
-    refresh::{Entry, join_or_start, start_if_stale},
+    single_flight::{Entry, join_or_start, start_if_stale},
     status::Status,
+    token_invalidator::TokenInvalidator,
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
@@ -92,7 +92,9 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The error of the fetch, the same for all callers that waited for it.
+    /// The error of the fetch, the same for all callers that waited for it. The error of the last
+    /// fetch during a back-off. [`TokenErrorKind::LimitReached`], [`TokenErrorKind::Closed`], and
+    /// [`TokenErrorKind::InvalidResponse`] for a token that expires before it can be used.
     ///
     /// # Cancel safety
     ///
@@ -108,7 +110,7 @@ impl TokenCache {
                 Entry::Blocked(error) => return Err(error),
                 Entry::Joined(refresh) => refresh,
                 Entry::Started(guard, refresh) => {
-                    fetch::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+                    fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
                     refresh
                 }
             };
@@ -186,14 +188,14 @@ impl TokenCache {
     /// that need a token, now or later, get [`TokenErrorKind::Closed`] at once. Dropping the last
     /// clone does the same.
     ///
-    /// The task of the fetch ends when its runtime next runs it. Requests that were sent with the token
-    /// complete as usual.
+    /// The task of the fetch ends when its runtime next runs it. Requests that were sent with the
+    /// token complete as usual.
     pub fn close(&self) {
         self.core().close();
     }
 
-    /// Calls `read` with the current token, without a lock and without a reference to it. Starts a
-    /// background refresh if the token is stale.
+    /// Calls `read` with the current token. A fresh token is read without a lock, and without a
+    /// change of its reference count. Starts a background refresh if the token is stale.
     #[inline]
     pub(crate) fn read<T>(&self, mut read: impl FnMut(&TokenRecord) -> T) -> Option<T> {
         if let Some(result) = self.0.core.slot.read_fresh(&mut read) {
@@ -209,7 +211,7 @@ impl TokenCache {
             && Handle::try_current().is_ok()
             && let Some(guard) = start_if_stale(self.core())
         {
-            fetch::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+            fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
         }
         Some(token)
     }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::provider::{
+use super::provider_config::{
     ClientAuthConfig, ClientCredentialsConfig, ProviderConfig, ResponseFormatConfig, SourceConfig,
 };
 #[cfg(feature = "default-transport")]

@@ -135,7 +135,7 @@
 //!   secrets.
 
 mod build;
-mod provider;
+mod provider_config;
 mod scalar;
 
-pub use provider::ProviderConfig;
+pub use provider_config::ProviderConfig;

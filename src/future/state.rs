@@ -92,7 +92,7 @@ pub(super) enum AttemptKind<R, K> {
     /// With the parts of the retry, unless the request cannot be repeated. Boxed, so that the
     /// future of such a request is small.
     First(Option<Box<RetryParts<R, K>>>),
-    Retry(RetryReason),
+    Retry(RetryCause),
 }
 
 /// Everything that a retry needs besides the shared data.
@@ -103,7 +103,7 @@ pub(crate) struct RetryParts<R, K> {
 
 /// The reason for a retry.
 #[derive(Clone, Copy)]
-pub(super) struct RetryReason {
+pub(super) struct RetryCause {
     /// The token that was rejected.
     pub(super) rejected: Generation,
     /// True if this rejection took the token out of use.
@@ -138,7 +138,7 @@ pub(super) enum Pending<B, K, Res> {
     Unsent(UnsentRequest<B, K>),
     /// The first attempt was rejected. Its response is the caller's if no new token can be fetched.
     Rejected {
-        reason: RetryReason,
+        reason: RetryCause,
         response: Res,
         saved: SavedRequest<K>,
     },
@@ -149,7 +149,7 @@ pub(super) struct UnsentRequest<B, K> {
     pub(super) request: Request<B>,
     pub(super) saved: Option<SavedRequest<K>>,
     /// `None` for a first attempt.
-    pub(super) retry: Option<RetryReason>,
+    pub(super) retry: Option<RetryCause>,
 }
 
 impl<S, R, B> State<S, R, B>

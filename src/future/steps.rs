@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::{
     drain::Drain,
     state::{
-        Attempt, AttemptKind, Pending, RetryParts, RetryReason, State, UnsentRequest, Waiting,
+        Attempt, AttemptKind, Pending, RetryCause, RetryParts, State, UnsentRequest, Waiting,
         WaitingForReady, WaitingForToken,
     },
 };
@@ -65,7 +65,7 @@ where
     match retry {
         Some(retry) if retry.replay.can_replay(retry.saved.body()) => {
             let RetryParts { saved, replay } = *retry;
-            let reason = RetryReason { rejected: token.generation, caused_refresh };
+            let reason = RetryCause { rejected: token.generation, caused_refresh };
             let pending = Pending::Rejected { reason, response, saved };
             let (service, origin) = (shared.service(), token.origin);
             let waiting = Waiting { service, shared, replay, origin, pending };

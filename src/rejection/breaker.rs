@@ -2,7 +2,7 @@
 //!
 //! Each refresh costs a token request. The breaker bounds their number for an API that answers 401
 //! to everything, or now and then. It judges by outcome, for each origin: a refresh counts as
-//! futile from its begin until the request that caused it succeeds with the new token. Futile
+//! futile from its start until the request that caused it succeeds with the new token. Futile
 //! refreshes keep the next one away for longer and longer. So a second revocation right after a
 //! first one that was recovered is recovered at once. A request that is cancelled, fails, or cannot
 //! be retried costs no more than one that is rejected again.

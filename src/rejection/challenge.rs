@@ -9,8 +9,8 @@ use crate::{telemetry::SuppressReason, token::Scheme};
 ///
 /// `scheme` is the scheme of the rejected token. Only its challenges count, and those without a
 /// scheme name: many APIs send challenges of other schemes for a rejected bearer token. Malformed
-/// challenges are ignored. A needless refresh is bounded by the circuit breaker, but a dead token
-/// that is not replaced fails all requests.
+/// challenges are ignored. A needless refresh is bounded by the circuit breaker, but a rejected
+/// token that is not replaced fails all requests.
 pub(super) fn reason_against_refresh(
     headers: &HeaderMap,
     scheme: Scheme,

@@ -36,7 +36,7 @@ pub(crate) struct Rejection {
 pub(crate) enum RejectionOutcome {
     /// It took the token out of use.
     Invalidated,
-    /// The token was out of use already: another one is there or on its way.
+    /// The token is out of use already, or another rejection is about to invalidate it.
     Late,
     /// The token stays in use, as new tokens have not helped recently.
     Suppressed,
@@ -52,8 +52,8 @@ impl RejectionHandler {
         Self { tokens: tokens.invalidator(), criteria, breaker, inspects_success }
     }
 
-    /// Returns the rejection if the response rejects the token. Reports a 401 that a new token would
-    /// not change.
+    /// Returns the rejection if the response rejects the token. Reports a 401 that a new token
+    /// would not change.
     pub(crate) fn rejection<B>(
         &self,
         token: AttachedToken,
@@ -91,6 +91,7 @@ impl RejectionHandler {
         if let Some(reason) = suppressed {
             self.emit(Event::RefreshSuppressed { generation: generation.get(), reason });
         }
+        // Also when late: the rejection that was permitted may not have invalidated the token yet.
         if outcome != RejectionOutcome::Suppressed {
             self.tokens.invalidate(generation);
         }

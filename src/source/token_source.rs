@@ -10,8 +10,9 @@ use crate::{error::TokenError, token::AccessToken};
 /// A [`TokenCache`](crate::TokenCache) calls [`fetch`](Self::fetch) in a task of its own. It makes
 /// at most one call at a time and limits each call to its
 /// [refresh timeout](crate::TokenCacheBuilder::refresh_timeout). A call that hangs, fails or panics
-/// affects only the callers that wait for this token. A call must not block its thread: run
-/// blocking code with [`tokio::task::spawn_blocking`].
+/// affects only the callers that wait for this token, and the callers during the back-off that it
+/// starts. A call must not block its thread: run blocking code with
+/// [`tokio::task::spawn_blocking`].
 ///
 /// For a closure, use [`source_fn`](crate::source_fn).
 ///
@@ -66,8 +67,8 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future can be dropped at each `.await`: when the refresh timeout passes, and when the
-    /// runtime shuts down.
+    /// The future can be dropped at each `.await`: when the refresh timeout passes, when the
+    /// cache is closed, and when the runtime shuts down.
     fn fetch(
         &self,
         context: FetchContext,

@@ -3,11 +3,11 @@
 
 mod access_token;
 mod generation;
+mod read_secret_file;
 mod secret;
-mod secret_file;
 
 pub use access_token::AccessToken;
 pub(crate) use access_token::{RefreshTiming, Scheme, basic_credentials};
 pub use generation::Generation;
+pub(crate) use read_secret_file::read_secret_file;
 pub use secret::Secret;
-pub(crate) use secret_file::read_secret_file;

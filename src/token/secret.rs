@@ -2,7 +2,7 @@ use std::{fmt, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::secret_file::read_secret_file;
+use super::read_secret_file::read_secret_file;
 use crate::error::TokenError;
 
 /// A client secret (RFC 6749 §2.3.1) or a password: a value, or a file that is read for each token

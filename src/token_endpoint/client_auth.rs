@@ -12,8 +12,8 @@ use crate::{
     token::{Secret, basic_credentials},
 };
 
-/// The bytes that `application/x-www-form-urlencoded` does not encode, except that a space becomes
-/// `%20` and not `+`: most servers accept only `%20`.
+/// The bytes that are percent-encoded: those that `application/x-www-form-urlencoded` encodes, and
+/// the space. It becomes `%20` and not `+`, as most servers accept only `%20`.
 const FORM_COMPONENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{runtime::Handle, time::timeout};
 
-use super::refresh::{RefreshGuard, panicked};
+use super::single_flight::{RefreshGuard, panicked};
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::DynTokenSource,

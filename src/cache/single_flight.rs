@@ -3,8 +3,8 @@
 //! A caller that needs a token joins the running refresh, or starts one and gets its
 //! [`RefreshGuard`]. The guard travels with the task that fetches the token, and it always ends the
 //! refresh: with the fetched token, or with an error if a panic or the shutdown of the runtime
-//! drops it before. So no caller waits for a refresh that no task works on. A refresh also ends when
-//! the cache is closed. Its guard then has nothing left to end.
+//! drops it before. So no caller waits for a refresh that no task works on. A refresh also ends
+//! when the cache is closed. Its guard then has nothing left to end.
 
 use std::{pin::pin, sync::Arc, thread};
 
@@ -81,7 +81,7 @@ fn start(
     (Box::new(guard), receiver)
 }
 
-/// The obligation to end a refresh.
+/// A guard that ends its refresh, at the latest when it is dropped.
 pub(super) struct RefreshGuard {
     core: Arc<Core>,
     context: FetchContext,
@@ -90,7 +90,7 @@ pub(super) struct RefreshGuard {
     is_ended: bool,
 }
 
-/// The begin of the fetch.
+/// The start of the fetch.
 struct Begin {
     at: Timestamps,
     span: RefreshSpan,
@@ -108,7 +108,7 @@ impl RefreshGuard {
         self.context.clone()
     }
 
-    /// Counts the token request. The fetch must follow at once.
+    /// Records the start of the fetch: opens its span and counts the token request.
     pub(super) fn begin(&mut self) {
         let core = &*self.core;
         let (reason, replaces) = (self.context.reason().as_str(), self.replaces);
@@ -209,9 +209,10 @@ fn publish(core: &Core, state: &mut State, fetched: Fetched) -> Outcome {
     let jitter = fastrand::f64();
     let token = CachedToken::new(token, generation, jitter, requested_at, request_counter);
     if token.is_expired() {
+        state.drop_later(Some(token));
         return Err(expired_on_arrival());
     }
-    state.remove_later(core.slot.replace(Some(&token)));
+    state.drop_later(core.slot.replace(Some(&token)));
     state.add_token(token.clone());
     Ok(token)
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::{core::Core, snapshot::SnapshotKey, status::Status, token_cache::TokenCache};
+use super::{core::Core, status::Status, status_snapshot::SnapshotKey, token_cache::TokenCache};
 
 impl TokenCache {
     /// Follows the [`status`](Self::status).
