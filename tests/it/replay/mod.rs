@@ -1,6 +1,7 @@
 //! Request bodies on a retry: a body is sent again completely, or the request is not retried.
 
 mod connection;
+mod early_rejection;
 mod property;
 mod table;
 
