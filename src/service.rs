@@ -28,8 +28,19 @@ use crate::{
 /// Its error is a [`BoxError`]: one of `S`, or a [`TokenError`](crate::TokenError) if a request
 /// could not be sent for lack of a token. Its readiness is that of `S`. Clones share the token.
 ///
-/// If the token of a rejected request cannot be replaced, the response is the rejection itself. If
-/// the refresh failed, its error is in the extensions of that response:
+/// # If a refresh fails
+///
+/// The error of a failed refresh has two shapes, depending on the request that waited for it:
+///
+/// - `Ok` with the rejection, such as a 401: the request was sent, and its token was rejected. The
+///   error is in the extensions of that response.
+/// - `Err` with the [`TokenError`](crate::TokenError): the request was not sent, because the cache
+///   had no token. The same error is returned if a retry loses its new token while it waits for the
+///   inner service, and the next refresh fails: the rejection has been dropped by then.
+///
+/// Requests of one moment may therefore get both shapes. A rejection without an error in its
+/// extensions was not followed by a failed refresh: the refresh was suppressed, the request could
+/// not be retried, or the retry was rejected too.
 ///
 /// ```
 /// # fn example(response: http::Response<()>) {
