@@ -41,6 +41,11 @@ impl Backoff {
         self.blocked.as_ref().filter(|(until, _)| now < *until)
     }
 
+    /// Returns true during the pause after a final failure, such as a wrong secret.
+    pub(super) fn is_final(&self, now: Instant) -> bool {
+        self.is_final && self.blocked(now).is_some()
+    }
+
     /// Returns the error of the last failure, also after the pause.
     pub(super) fn error(&self) -> Option<&TokenError> {
         self.blocked.as_ref().map(|(_, error)| error)

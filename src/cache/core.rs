@@ -112,7 +112,24 @@ impl Core {
 
     /// Takes the token out of use. Returns false if a newer one is there or the slot is empty.
     pub(super) fn invalidate(&self, rejected: Generation) -> bool {
+        self.invalidate_locked(self.lock(), rejected)
+    }
+
+    /// Takes the token out of use after a rejection by a server. The token stays in use if no new
+    /// one may be requested: one server that rejects everything must not take it from the others.
+    pub(super) fn invalidate_rejected(&self, rejected: Generation) -> bool {
         let mut state = self.lock();
+        let is_current = self.slot.generation() == Some(rejected);
+        if is_current && let Some(reason) = state.suppress_reason(Instant::now()) {
+            drop(state);
+            let generation = rejected.get();
+            self.telemetry.emit(Event::RefreshSuppressed { generation, reason });
+            return false;
+        }
+        self.invalidate_locked(state, rejected)
+    }
+
+    fn invalidate_locked(&self, mut state: MutexGuard<'_, State>, rejected: Generation) -> bool {
         let is_current = self.slot.generation() == Some(rejected);
         if is_current {
             state.drop_later(self.slot.replace(None));
@@ -179,11 +196,12 @@ impl Core {
         self.current();
         let mut state = self.lock();
         let now = Instant::now();
-        let token = self.slot.load().filter(|token| token.freshness(now) != Freshness::Expired);
+        let token = self.slot.load();
+        let is_due = token.as_ref().is_some_and(|token| token.freshness(now) != Freshness::Fresh);
         Snapshot {
             now,
-            token,
-            activity: state.activity(now),
+            token: token.filter(|token| token.freshness(now) != Freshness::Expired),
+            activity: if is_due { state.activity_after_expiry(now) } else { state.activity(now) },
             last_error: state.last_error().cloned(),
             finished_refreshes: state.finished_refreshes(),
         }

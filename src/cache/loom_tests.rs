@@ -115,7 +115,7 @@ impl CountingCore {
     fn start(&self) -> (Box<RefreshGuard>, RefreshHandle) {
         match join_or_start(&self.core) {
             Entry::Started(guard, handle) => (guard, handle),
-            Entry::Joined(_) | Entry::Cached(_) | Entry::Blocked(_) => {
+            Entry::Joined(_) | Entry::Cached(_) | Entry::Blocked(_) | Entry::Pausing(_) => {
                 panic!("a refresh can start")
             }
         }
@@ -144,6 +144,7 @@ impl CountingCore {
         let handle = match join_or_start(&self.core) {
             Entry::Cached(token) => return Ok(token.generation().get()),
             Entry::Blocked(error) => return Err(error.kind()),
+            Entry::Pausing(_) => unreachable!("there is no runtime"),
             Entry::Joined(handle) => handle,
             Entry::Started(guard, handle) => {
                 self.run_refresh(guard);

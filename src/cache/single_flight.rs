@@ -9,7 +9,7 @@
 use std::{pin::pin, sync::Arc, thread};
 
 use futures_util::future::{Either, select};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     cached_token::CachedToken,
@@ -30,6 +30,8 @@ pub(super) enum Entry {
     Cached(CachedToken),
     /// No refresh may start now.
     Blocked(TokenError),
+    /// A refresh caused by expiry may start at this instant. The caller waits until then.
+    Pausing(Instant),
     /// A refresh is running.
     Joined(RefreshHandle),
     /// A refresh was started: the guard goes to the task that fetches the token.
@@ -48,6 +50,13 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
     if let Some(outcome) = state.refresh() {
         return Entry::Joined(RefreshHandle(outcome.clone()));
     }
+    // Without a runtime the caller cannot wait. Its refresh fails without a token request.
+    if core.slot.generation().is_some()
+        && let Activity::Pausing(until) = state.activity_after_expiry(Instant::now())
+        && Handle::try_current().is_ok()
+    {
+        return Entry::Pausing(until);
+    }
     let context = match (core.slot.generation(), state.last_token()) {
         (Some(_), _) => FetchContext::new(FetchReason::Expired),
         (None, None) => FetchContext::new(FetchReason::First),
@@ -64,7 +73,7 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
 pub(super) fn start_if_stale(core: &Arc<Core>) -> Option<Box<RefreshGuard>> {
     let mut state = core.try_lock()?;
     let is_due = core.slot.load_valid().is_some_and(|token| token.is_stale());
-    let is_possible = state.activity(Instant::now()) == Activity::Idle;
+    let is_possible = state.activity_after_expiry(Instant::now()) == Activity::Idle;
     let context = FetchContext::new(FetchReason::Stale);
     (is_due && is_possible).then(|| start(core, &mut state, context).0)
 }
@@ -260,6 +269,7 @@ mod tests {
             Entry::Joined(_) => panic!("a refresh is running already"),
             Entry::Cached(_) => panic!("there is a token already"),
             Entry::Blocked(error) => panic!("{error}"),
+            Entry::Pausing(_) => panic!("a refresh was started a moment ago"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The state that the lock of the core protects: recent tokens, the running refresh, and what
 //! decides whether another refresh may start.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -9,6 +9,7 @@ use super::{backoff::Backoff, cached_token::CachedToken, request_limit::RequestL
 use crate::{
     error::{TokenError, TokenErrorKind},
     sync::watch,
+    telemetry::SuppressReason,
     token::Generation,
 };
 
@@ -32,6 +33,8 @@ pub(super) enum Activity {
     Idle,
     Refreshing,
     BackingOff(Instant),
+    /// A refresh caused by expiry waits for the minimal interval after the last refresh.
+    Pausing(Instant),
     LimitReached(Instant),
     Closed,
 }
@@ -44,6 +47,7 @@ pub(super) struct State {
     refresh: Option<RunningRefresh>,
     backoff: Backoff,
     limit: Option<RequestLimit>,
+    last_request: Option<Instant>,
     last_error: Option<TokenError>,
     finished_refreshes: u64,
     is_closed: bool,
@@ -61,6 +65,10 @@ pub(super) struct Removed {
 
 impl State {
     const MAX_RECENT: usize = 8;
+
+    /// The minimal interval between the start of a refresh and the next one that expiry causes.
+    /// Tokens of a very short lifetime do not cause more refreshes.
+    const MIN_EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
     pub(super) fn new(limit: Option<RequestLimit>) -> Self {
         Self { limit, ..Self::default() }
@@ -85,13 +93,36 @@ impl State {
         blocked_until.map_or(Activity::Idle, Activity::LimitReached)
     }
 
+    /// Returns the activity of a cache with a token that is stale or expired.
+    pub(super) fn activity_after_expiry(&mut self, now: Instant) -> Activity {
+        match self.activity(now) {
+            Activity::Idle => {
+                let until = self.last_request.map(|begin| begin + Self::MIN_EXPIRY_INTERVAL);
+                until.filter(|until| now < *until).map_or(Activity::Idle, Activity::Pausing)
+            }
+            activity => activity,
+        }
+    }
+
     /// Returns the error for callers that need a token while no refresh may start.
     pub(super) fn blocked(&mut self, now: Instant) -> Option<TokenError> {
         match self.activity(now) {
-            Activity::Idle | Activity::Refreshing => None,
+            Activity::Idle | Activity::Refreshing | Activity::Pausing(_) => None,
             Activity::BackingOff(_) => self.backoff.blocked(now).map(|(_, error)| error.clone()),
             Activity::LimitReached(until) => Some(limit_reached(until)),
             Activity::Closed => Some(closed()),
+        }
+    }
+
+    /// Returns the reason why a rejected token stays in use: no new one may be requested for a long
+    /// time, and other servers may still accept it.
+    pub(super) fn suppress_reason(&mut self, now: Instant) -> Option<SuppressReason> {
+        match self.activity(now) {
+            Activity::LimitReached(_) => Some(SuppressReason::LimitReached),
+            Activity::BackingOff(_) if self.backoff.is_final(now) => {
+                Some(SuppressReason::BackingOff)
+            }
+            _ => None,
         }
     }
 
@@ -108,6 +139,7 @@ impl State {
 
     /// Counts a token request. Returns the end of the period if the limit allows no other one.
     pub(super) fn count_request(&mut self, now: Instant) -> Option<Instant> {
+        self.last_request = Some(now);
         let limit = self.limit.as_mut()?;
         limit.count_request(now);
         limit.blocked_until(now)

@@ -63,6 +63,12 @@ pub enum RefreshState {
         /// The remaining time, from the instant of the status.
         next_attempt_in: Duration,
     },
+    /// The token has a very short lifetime. Expiry causes at most one refresh in a second. Requests
+    /// that need a token wait for the next one.
+    Pausing {
+        /// The remaining time, from the instant of the status.
+        next_attempt_in: Duration,
+    },
     /// The [token request limit](crate::TokenCacheBuilder::token_request_limit) is reached.
     LimitReached {
         /// The time until the limit allows a request, from the instant of the status.
@@ -79,7 +85,10 @@ impl Status {
     #[must_use]
     pub fn can_serve(&self) -> bool {
         self.current().is_some()
-            || matches!(self.refresh, RefreshState::Idle | RefreshState::Refreshing)
+            || matches!(
+                self.refresh,
+                RefreshState::Idle | RefreshState::Refreshing | RefreshState::Pausing { .. }
+            )
     }
 
     /// Returns the token that requests get, fresh or stale.
@@ -108,6 +117,9 @@ impl fmt::Display for Status {
             RefreshState::BackingOff { next_attempt_in } => {
                 let left = next_attempt_in.as_secs().saturating_add(1);
                 write!(f, "; no further attempt for {left} s")
+            }
+            RefreshState::Pausing { next_attempt_in } => {
+                write!(f, "; no refresh for {} ms", next_attempt_in.as_millis().saturating_add(1))
             }
             RefreshState::LimitReached { next_attempt_in } => {
                 let left = next_attempt_in.as_secs().saturating_add(1);

@@ -49,6 +49,7 @@ impl Snapshot {
                 Activity::BackingOff(until) => {
                     RefreshState::BackingOff { next_attempt_in: left(until) }
                 }
+                Activity::Pausing(until) => RefreshState::Pausing { next_attempt_in: left(until) },
                 Activity::LimitReached(until) => {
                     RefreshState::LimitReached { next_attempt_in: left(until) }
                 }
@@ -71,7 +72,9 @@ impl Snapshot {
     pub(super) fn next_change(&self) -> Option<Instant> {
         let token = self.token.as_ref().and_then(|token| token.next_change(self.now));
         let activity = match self.activity {
-            Activity::BackingOff(until) | Activity::LimitReached(until) => Some(until),
+            Activity::BackingOff(until)
+            | Activity::Pausing(until)
+            | Activity::LimitReached(until) => Some(until),
             Activity::Idle | Activity::Refreshing | Activity::Closed => None,
         };
         [token, activity].into_iter().flatten().min()

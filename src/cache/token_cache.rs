@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::select;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::sleep_until};
 
 use super::{
     cached_token::{CachedToken, TokenRecord},
@@ -64,6 +64,8 @@ pub(crate) type PendingToken =
 ///   sends it once more, as the rejection may have been temporary. The rejected request is not
 ///   repeated with it.
 /// - A stale token is refreshed when it is used: an idle cache fetches nothing.
+/// - Expiry causes at most one token request a second, even if a token expires sooner. Callers that
+///   need a token wait for the next one.
 /// - A cache lives until its last clone is dropped, including those in layers, services and
 ///   requests under way, or until it is [closed](Self::close).
 /// - A suspended system ages the token by the wall clock. The clocks are compared every 30 s of
@@ -108,6 +110,10 @@ impl TokenCache {
             let refresh = match join_or_start(self.core()) {
                 Entry::Cached(token) => return Ok(token),
                 Entry::Blocked(error) => return Err(error),
+                Entry::Pausing(until) => {
+                    select(pin!(self.core().closed()), pin!(sleep_until(until))).await;
+                    continue;
+                }
                 Entry::Joined(refresh) => refresh,
                 Entry::Started(guard, refresh) => {
                     fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);

@@ -18,9 +18,10 @@ impl TokenInvalidator {
         self.0.slot.load_valid().is_some_and(|token| token.generation() == generation)
     }
 
-    /// Does the same as [`TokenCache::invalidate`](crate::TokenCache::invalidate).
+    /// Takes a rejected token out of use, unless no new one may be requested now. Returns true if
+    /// the token was still in use and was taken out of use.
     pub(crate) fn invalidate(&self, rejected: Generation) -> bool {
-        self.0.invalidate(rejected)
+        self.0.invalidate_rejected(rejected)
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {

@@ -64,6 +64,10 @@ pub(crate) enum SuppressReason {
     InsufficientScope,
     /// The user must authenticate in a stronger way or again (RFC 9470 §3).
     InsufficientUserAuthentication,
+    /// The limit on token requests is reached.
+    LimitReached,
+    /// The last refresh failed for a reason that needs a change, such as a wrong secret.
+    BackingOff,
 }
 
 impl SuppressReason {
@@ -74,6 +78,8 @@ impl SuppressReason {
             Self::BreakerOpen => "breaker_open",
             Self::InsufficientScope => "insufficient_scope",
             Self::InsufficientUserAuthentication => "insufficient_user_authentication",
+            Self::LimitReached => "limit_reached",
+            Self::BackingOff => "backing_off",
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The limit on token requests.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{convert::Infallible, num::NonZeroU32, time::Duration};
 
-use http::StatusCode;
+use http::{Request, Response, StatusCode};
 use tokio::time::advance;
-use tower_oauth::{RefreshState, TokenErrorKind};
+use tower::{Layer, ServiceExt};
+use tower_oauth::{OAuthLayer, Origins, RefreshState, TokenErrorKind};
 
-use crate::support::{Reply, TestSetup, token_error, wait_for_backoff};
+use crate::support::{API, Body, Reply, TestSetup, get, token_error, wait_for_backoff};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,14 +48,35 @@ async fn token_is_served_until_it_expires_when_the_limit_is_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_rejected_after_the_limit_is_reached_is_not_sent_again() {
+async fn token_rejected_after_the_limit_is_reached_stays_in_use() {
     let setup = limited(1);
     setup.get().await.unwrap();
     setup.api.revoke(1);
-    assert_eq!(setup.get().await.unwrap(), StatusCode::UNAUTHORIZED);
-    let error = setup.get().await.unwrap_err();
-    assert_eq!(token_error(&error).kind(), TokenErrorKind::LimitReached);
+    for _ in 0..3 {
+        assert_eq!(setup.get().await.unwrap(), StatusCode::UNAUTHORIZED);
+    }
+    assert!(setup.cache.current().is_some());
     assert_eq!(setup.source.request_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_rejects_all_does_not_stop_the_others() {
+    let most = NonZeroU32::new(6).unwrap();
+    let setup = TestSetup::with_settings(|cache| cache.token_request_limit(most, HOUR));
+    let rejecting = OAuthLayer::new(setup.cache.clone(), Origins::new([API]).unwrap());
+    let rejecting = rejecting.layer(tower::service_fn(|_: Request<Body>| {
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        std::future::ready(Ok::<_, Infallible>(response))
+    }));
+    // Shorter than the lifetime of the last token: no token expires while the limit is reached.
+    for _ in 0..3000 {
+        let rejected = rejecting.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(setup.source.request_count(), 6);
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,7 @@ mod replay;
 mod runtimes;
 mod secrets;
 #[cfg(feature = "test-util")]
+mod short_lifetime;
 mod simulation;
 mod single_flight;
 mod size;

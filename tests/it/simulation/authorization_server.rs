@@ -3,7 +3,9 @@
 use std::{future::pending, mem, panic::resume_unwind, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use tower_oauth::{AccessToken, FetchContext, TokenError, TokenErrorKind, TokenSource};
+use tower_oauth::{
+    AccessToken, FetchContext, RefreshState, TokenError, TokenErrorKind, TokenSource,
+};
 
 use super::{
     HOUR, MINUTE, SECOND,
@@ -89,6 +91,8 @@ pub(super) struct FetchHistory {
     backoff_end: Option<(Instant, Instant)>,
     limit: Option<(usize, Duration)>,
     started_at: Vec<Instant>,
+    /// True if a rejected token stays in use, because no new one may be requested.
+    pub(super) keeps_rejected_token: bool,
 }
 
 impl FetchHistory {
@@ -97,6 +101,7 @@ impl FetchHistory {
     pub(super) fn is_surely_allowed(&self) -> bool {
         let has_passed = |at: Instant| at <= Instant::now();
         !self.is_in_progress()
+            && !self.is_pausing()
             && self.backoff_end.is_none_or(|(_, latest)| has_passed(latest))
             && self.limit_reached_until().is_none_or(has_passed)
     }
@@ -104,6 +109,24 @@ impl FetchHistory {
     /// Allows at most `requests` fetches in any interval of length `period`.
     pub(super) fn set_limit(&mut self, requests: u32, period: Duration) {
         self.limit = Some((usize::try_from(requests).unwrap(), period));
+    }
+
+    /// Returns true if expiry may not cause a fetch yet: the last one began less than a second ago.
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause_end().is_some_and(|end| Instant::now() < end)
+    }
+
+    fn pause_end(&self) -> Option<Instant> {
+        self.started_at.last().map(|at| *at + SECOND)
+    }
+
+    /// Records what the cache reports before a client is polled. The end of a back-off is random.
+    pub(super) fn observe(&mut self, refresh: RefreshState) {
+        self.keeps_rejected_token = match refresh {
+            RefreshState::LimitReached { .. } => true,
+            RefreshState::BackingOff { .. } => self.failures_are_final,
+            _ => false,
+        };
     }
 
     fn limit_reached_until(&self) -> Option<Instant> {
@@ -145,7 +168,7 @@ impl FetchHistory {
     pub(super) fn change_times(&self) -> impl Iterator<Item = Instant> {
         let backoff =
             self.backoff_end.into_iter().flat_map(|(earliest, latest)| [earliest, latest]);
-        backoff.chain(self.limit_reached_until())
+        backoff.chain(self.limit_reached_until()).chain(self.pause_end())
     }
 }
 

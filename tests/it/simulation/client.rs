@@ -103,11 +103,21 @@ impl Model {
         if !answer.is_rejection() {
             return;
         }
-        let caused_refresh = current == Some(sent_with);
-        if caused_refresh && !self.origin_of(id).breaker.try_refresh() {
-            return;
+        let mut caused_refresh = current == Some(sent_with);
+        if caused_refresh {
+            let origin = self.origin_of(id);
+            if origin.permitted == Some(sent_with) {
+                // The breaker has permitted this refresh before, when no token could be requested.
+                caused_refresh = false;
+            } else if origin.breaker.try_refresh() {
+                origin.permitted = Some(sent_with);
+            } else {
+                return;
+            }
         }
-        self.invalidate(sent_with);
+        if !self.fetches.keeps_rejected_token {
+            self.invalidate(sent_with);
+        }
         let client = self.client(id);
         client.retry = client.is_replayable.then_some(Retry { caused_refresh });
     }
@@ -125,7 +135,8 @@ impl Model {
 
     /// Checks a client that has not been woken since its last poll.
     pub(super) fn check_not_woken(&mut self, id: u64) {
-        if !self.client(id).is_with_server && !self.fetches.is_in_progress() {
+        let is_expected = self.fetches.is_in_progress() || self.fetches.is_pausing();
+        if !self.client(id).is_with_server && !is_expected {
             self.fail(format_args!("{id} waits for a token, and no fetch is in progress"));
         }
     }

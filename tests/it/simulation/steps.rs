@@ -192,6 +192,8 @@ impl Simulation {
 
     fn poll(&mut self, id: u64) {
         let Some(task) = self.pending.get_mut(&id) else { return };
+        let refresh = self.cache.status().refresh;
+        lock(&self.model).fetches.observe(refresh);
         let poll = task.poll();
         self.check_current_token();
         let mut model = lock(&self.model);
