@@ -36,8 +36,8 @@ mod recovery;
 mod replay;
 mod runtimes;
 mod secrets;
-#[cfg(feature = "test-util")]
 mod short_lifetime;
+#[cfg(feature = "test-util")]
 mod simulation;
 mod single_flight;
 mod size;
