@@ -9,7 +9,7 @@
 //!    see neither of the two and start a second refresh.
 //! 4. No user code, no await and no wake-up runs under the lock.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, thread};
 
 use tokio::{
     sync::{Notify, futures::OwnedNotified},
@@ -58,8 +58,10 @@ impl Core {
             if !token.is_clock_check_due(Instant::now()) {
                 break token;
             }
-            if let Some(checked) = self.compare_clocks(&token) {
-                break checked;
+            // Loaded again after the comparison, in which user code runs: the token may have been
+            // invalidated meanwhile.
+            if !self.compare_clocks(&token) {
+                break token;
             }
         };
         match token.freshness(Instant::now()) {
@@ -68,46 +70,50 @@ impl Core {
         }
     }
 
-    /// Compares the clocks and ages the token if the system slept. Returns the token as it is now,
-    /// or `None` if the slot holds another one by now.
-    ///
-    /// A request with a usable token never waits for the lock. If another thread holds it, that
-    /// thread changes the slot, or a later request compares the clocks.
+    /// Compares the clocks and ages the token in the slot if the system slept. Returns false if
+    /// another thread holds the lock: a request with a usable token does not wait for it, and a
+    /// later request compares the clocks.
     #[cold]
-    pub(super) fn compare_clocks(&self, token: &CachedToken) -> Option<CachedToken> {
+    pub(super) fn compare_clocks(&self, token: &CachedToken) -> bool {
         // The next comparison is scheduled first: the wall clock may be user code that uses the
         // cache.
         let checked = token.with_next_clock_check(Instant::now());
-        match self.try_replace(token, &checked) {
-            Some(true) => {}
-            Some(false) => return None,
-            None => return Some(token.clone()),
+        let Some(state) = self.try_lock() else { return false };
+        if !self.replace(state, token, &checked) {
+            return true;
         }
         let now = Timestamps::now(&self.wall_clock);
-        let slept = checked.slept_until(now);
-        let current = slept.map_or_else(|| checked.clone(), |slept| checked.aged_by(slept, now));
-        if let Some(slept) = slept {
-            if self.try_replace(&checked, &current) == Some(false) {
-                return None;
+        let mut current = checked;
+        if let Some(slept) = current.slept_until(now) {
+            let aged = current.aged_by(slept, now);
+            // Waits for the lock: later requests must not send a token that expired during the
+            // sleep.
+            if !self.replace(self.lock(), &current, &aged) {
+                return true;
             }
+            current = aged;
             self.notify();
             self.telemetry.emit(Event::ClockJumped(slept));
         }
         if let Some(remaining) = current.remaining() {
             self.telemetry.emit(Event::Remaining(remaining));
         }
-        Some(current)
+        true
     }
 
     /// Replaces the token in the slot by an updated one. Returns false if the slot holds another
-    /// token, which must stay. Returns `None` if another thread holds the lock.
-    fn try_replace(&self, token: &CachedToken, updated: &CachedToken) -> Option<bool> {
-        let state = self.try_lock()?;
+    /// token, which must stay.
+    fn replace(
+        &self,
+        state: MutexGuard<'_, State>,
+        token: &CachedToken,
+        updated: &CachedToken,
+    ) -> bool {
         let is_current = self.slot.holds(token);
         let replaced = is_current.then(|| self.slot.replace(Some(updated)));
         drop(state);
         drop(replaced);
-        Some(is_current)
+        is_current
     }
 
     /// Takes the token out of use. Returns false if a newer one is there or the slot is empty.
@@ -164,7 +170,10 @@ impl Core {
         }
         if was_open {
             self.notify();
-            self.telemetry.emit(Event::Closed);
+            // During a panic no event is emitted: the subscriber may be the code that panicked.
+            if !thread::panicking() {
+                self.telemetry.emit(Event::Closed);
+            }
         }
     }
 
@@ -222,4 +231,52 @@ pub(super) fn release(mut state: MutexGuard<'_, State>) {
     let removed = state.take_removed();
     drop(state);
     drop(removed);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+            mpsc,
+        },
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::{
+        cache::single_flight::{Entry, join_or_start},
+        token::AccessToken,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn sleep_found_while_the_lock_is_held_ages_the_token() {
+        static SLEPT_HOURS: AtomicU64 = AtomicU64::new(0);
+        let cell = Arc::new(OnceLock::<Arc<Core>>::new());
+        let core_of_clock = Arc::clone(&cell);
+        let start = SystemTime::now();
+        // The first reading after the sleep lets another thread take the lock.
+        let wall_clock = WallClock::new(move || {
+            let hours = SLEPT_HOURS.load(Ordering::SeqCst);
+            if let (1.., Some(core)) = (hours, core_of_clock.get()) {
+                let (core, (locked, is_locked)) = (Arc::clone(core), mpsc::channel());
+                thread::spawn(move || {
+                    let _state = core.lock();
+                    locked.send(()).unwrap();
+                    thread::sleep(Duration::from_millis(20));
+                });
+                is_locked.recv().unwrap();
+            }
+            start + Duration::from_secs(hours * 3600)
+        });
+        let core = Arc::new(Core::new(None, wall_clock, Telemetry::new("test".into())));
+        let Entry::Started(guard, _) = join_or_start(&core) else { panic!("no token yet") };
+        guard.finish(Ok(AccessToken::bearer("t").unwrap().expires_in(Duration::from_secs(3600))));
+        cell.set(Arc::clone(&core)).ok().unwrap();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        SLEPT_HOURS.store(8, Ordering::SeqCst);
+        assert!(core.current().is_none());
+        assert!(core.slot.read_fresh(|_| ()).is_none(), "later requests do not send it either");
+    }
 }

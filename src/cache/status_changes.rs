@@ -10,6 +10,7 @@ use std::{
 
 use futures_core::Stream;
 use tokio::{
+    runtime::{self, Handle},
     sync::futures::OwnedNotified,
     time::{Sleep, sleep_until},
 };
@@ -62,6 +63,8 @@ pub struct StatusChanges {
 
 /// The wait for the next status.
 struct Waiting {
+    /// The runtime of the timer. A reader may continue on another one.
+    runtime: Option<runtime::Id>,
     changed: Pin<Box<OwnedNotified>>,
     /// Completes when the status changes by the passing of time alone.
     timer: Option<Pin<Box<Sleep>>>,
@@ -89,8 +92,10 @@ impl Stream for StatusChanges {
         if self.seen.as_ref().is_some_and(SnapshotKey::is_closed) {
             return Poll::Ready(None);
         }
+        let runtime = Handle::try_current().ok().map(|handle| handle.id());
+        self.waiting.take_if(|waiting| waiting.runtime != runtime);
         loop {
-            if let Some(Waiting { changed, timer }) = &mut self.waiting {
+            if let Some(Waiting { changed, timer, .. }) = &mut self.waiting {
                 let is_due = |timer: &mut Pin<Box<Sleep>>| timer.as_mut().poll(cx).is_ready();
                 let is_timer_due = timer.as_mut().is_some_and(is_due);
                 if changed.as_mut().poll(cx).is_pending() && !is_timer_due {
@@ -107,7 +112,7 @@ impl Stream for StatusChanges {
                 return Poll::Ready(Some(snapshot.into_status()));
             }
             let timer = next_change.map(|at| Box::pin(sleep_until(at)));
-            self.waiting = Some(Waiting { changed, timer });
+            self.waiting = Some(Waiting { runtime, changed, timer });
         }
     }
 }

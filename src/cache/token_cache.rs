@@ -218,6 +218,8 @@ impl TokenCache {
             && let Some(guard) = start_if_stale(self.core())
         {
             fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+            // Read again: user code has run, and the token may have been invalidated meanwhile.
+            return self.current();
         }
         Some(token)
     }

@@ -415,3 +415,31 @@ async fn fetch_is_cancelled_with_the_last_clone_of_the_cache() {
     dropped.recv().await.unwrap();
     drop(changes);
 }
+
+#[test]
+fn subscription_continues_on_another_runtime() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let source = source_fn(|_| async {
+        Ok(tower_oauth::AccessToken::bearer("t")?.expires_in(Duration::from_secs(100)))
+    });
+    for drop_the_first in [true, false] {
+        let cache = TokenCache::new(source);
+        let mut changes = cache.subscribe();
+        let first = runtime();
+        first.block_on(async {
+            cache.token().await.unwrap();
+            changes.next().await.unwrap();
+            // The next change is a minute ahead: this leaves a timer of the first runtime.
+            assert_pending!(task::spawn(changes.next()).poll());
+        });
+        let first = (!drop_the_first).then_some(first);
+        runtime().block_on(async {
+            let status = changes.next().await.unwrap();
+            assert!(!matches!(status.token, TokenState::Fresh(_)), "{status}");
+        });
+        drop(first);
+    }
+}

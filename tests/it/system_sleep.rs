@@ -1,14 +1,17 @@
 //! System sleep: the monotonic clock stops, the wall clock does not.
 
 use std::{
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
 use http::StatusCode;
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_oauth::TokenCache;
+use tower_oauth::{AccessToken, RefreshState, TokenCache, TokenErrorKind, source_fn};
 
 use crate::support::{SleptTime, TestSetup};
 
@@ -112,4 +115,50 @@ async fn clock_drift_and_a_stopped_wall_clock_keep_the_token() {
     stopped.cache.token().await.unwrap();
     advance(HOUR / 2).await;
     assert_eq!(stopped.cache.current().unwrap().remaining(), Some(HOUR / 2));
+}
+
+/// Returns a cache, with `act` called by the next reading of the wall clock once the flag is set.
+fn cache_with_clock_that(
+    act: impl Fn(&TokenCache) -> bool + Send + Sync + 'static,
+) -> (TokenCache, Arc<AtomicBool>) {
+    let (cell, armed) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(false)));
+    let (cache_of_clock, is_armed) = (Arc::clone(&cell), Arc::clone(&armed));
+    let source = source_fn(|_| async { Ok(AccessToken::bearer("t")?.expires_in(HOUR)) });
+    let cache = TokenCache::builder(source)
+        .wall_clock(move || {
+            if is_armed.swap(false, SeqCst) && !act(cache_of_clock.get().unwrap()) {
+                is_armed.store(true, SeqCst);
+            }
+            SystemTime::UNIX_EPOCH
+        })
+        .build();
+    cell.set(cache.clone()).unwrap();
+    (cache, armed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_invalidated_during_the_clock_check_is_not_returned() {
+    let first = Arc::new(OnceLock::new());
+    let rejected = Arc::clone(&first);
+    let (cache, armed) =
+        cache_with_clock_that(move |cache| cache.invalidate(*rejected.get().unwrap()));
+    first.set(cache.token().await.unwrap().generation()).unwrap();
+    advance(HALF_A_MINUTE + SECOND).await;
+    armed.store(true, SeqCst);
+    assert!(cache.current().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_of_a_cache_closed_as_a_refresh_starts_is_not_returned() {
+    let (cache, armed) = cache_with_clock_that(|cache| {
+        let is_refreshing = matches!(cache.status().refresh, RefreshState::Refreshing);
+        if is_refreshing {
+            cache.close();
+        }
+        is_refreshing
+    });
+    cache.token().await.unwrap();
+    advance(Duration::from_secs(3000)).await;
+    armed.store(true, SeqCst);
+    assert_eq!(cache.token().await.unwrap_err().kind(), TokenErrorKind::Closed);
 }
