@@ -155,6 +155,7 @@ pub mod future;
 mod host_header;
 mod layer;
 mod origins;
+mod pace;
 mod redact;
 mod rejection;
 pub mod replay;

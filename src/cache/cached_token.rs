@@ -30,6 +30,8 @@ pub(crate) struct TokenRecord {
     /// Counts the requests that carry the token. Without the feature `metrics` it does nothing.
     #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     pub(crate) request_counter: RequestCounter,
+    /// The instant at which the fetch of the token began.
+    pub(super) requested_at: Instant,
     schedule: Schedule,
     /// The random part of the schedule, drawn once per token.
     jitter: f64,
@@ -39,6 +41,14 @@ pub(crate) struct TokenRecord {
     clock_check_at: Instant,
     /// Until this instant the token is fresh and no clock check is due: one comparison for both.
     pub(super) use_unchecked_until: Instant,
+}
+
+/// A token that a server has rejected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RejectedToken {
+    pub(crate) generation: Generation,
+    /// The instant at which the fetch of the token began.
+    pub(crate) requested_at: Instant,
 }
 
 impl TokenRecord {
@@ -65,6 +75,7 @@ impl CachedToken {
             token,
             generation,
             request_counter,
+            requested_at: requested_at.monotonic,
             jitter,
             reference: requested_at,
             clock_check_at,

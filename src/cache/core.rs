@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    cached_token::CachedToken,
+    cached_token::{CachedToken, RejectedToken},
     freshness::Freshness,
     request_limit::RequestLimit,
     slot::Slot,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     sync::{Mutex, MutexGuard, lock, try_lock},
-    telemetry::{Event, Telemetry},
+    telemetry::{Event, SuppressReason, Telemetry},
     token::Generation,
 };
 
@@ -121,17 +121,14 @@ impl Core {
         self.invalidate_locked(self.lock(), rejected)
     }
 
-    /// Takes the token out of use after a rejection by a server. The token stays in use if no new
-    /// one may be requested: one server that rejects everything must not take it from the others.
+    /// Takes the token out of use after a rejection by a server, unless no new one may be requested.
     pub(super) fn invalidate_rejected(&self, rejected: Generation) -> bool {
         let mut state = self.lock();
-        let is_current = self.slot.generation() == Some(rejected);
-        if is_current && let Some(reason) = state.suppress_reason(Instant::now()) {
-            drop(state);
-            let generation = rejected.get();
-            self.telemetry.emit(Event::RefreshSuppressed { generation, reason });
+        let now = Instant::now();
+        if self.slot.generation() != Some(rejected) || state.suppress_reason(now).is_some() {
             return false;
         }
+        state.count_rejection(now);
         self.invalidate_locked(state, rejected)
     }
 
@@ -147,6 +144,23 @@ impl Core {
         is_current
     }
 
+    /// Returns the rejected token if it is in use and a new one may be requested now. Otherwise the
+    /// token stays in use: one server that rejects everything must not take it from the others.
+    pub(super) fn replaceable(
+        &self,
+        rejected: Generation,
+    ) -> Result<RejectedToken, SuppressReason> {
+        let current = self.slot.load_valid().filter(|token| token.generation() == rejected);
+        let token = current.ok_or(SuppressReason::Late)?;
+        match self.lock().suppress_reason(Instant::now()) {
+            Some(reason) => Err(reason),
+            None => Ok(RejectedToken {
+                generation: rejected,
+                requested_at: token.record().requested_at,
+            }),
+        }
+    }
+
     /// Returns true if the source returned the same token for both generations. Returns false if
     /// one of them is too old to be remembered.
     pub(super) fn is_same_token(&self, one: Generation, other: Generation) -> bool {
@@ -155,6 +169,14 @@ impl Core {
             (Some(one), Some(other)) => one.header_value() == other.header_value(),
             _ => false,
         }
+    }
+
+    /// Returns true if the fetch of this token began before `instant`. Returns false if the token
+    /// is too old to be remembered.
+    pub(super) fn was_requested_before(&self, generation: Generation, instant: Instant) -> bool {
+        let state = self.lock();
+        let token = state.token(generation);
+        token.is_some_and(|token| token.record().requested_at < instant)
     }
 
     /// Closes the cache for good: drops the token and ends the running refresh without one. The

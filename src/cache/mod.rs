@@ -40,6 +40,7 @@ mod token_invalidator;
 
 pub use builder::TokenCacheBuilder;
 pub use cached_token::CachedToken;
+pub(crate) use cached_token::RejectedToken;
 pub use status::{RefreshState, Status, TokenState};
 pub use status_changes::StatusChanges;
 pub(crate) use token_cache::PendingToken;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{backoff::Backoff, cached_token::CachedToken, request_limit::RequestLimit};
 use crate::{
     error::{TokenError, TokenErrorKind},
+    pace::Pace,
     sync::watch,
     telemetry::SuppressReason,
     token::Generation,
@@ -39,7 +40,6 @@ pub(super) enum Activity {
     Closed,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     /// The last few tokens, including rejected and expired ones: a source may return one of them
     /// again.
@@ -51,6 +51,8 @@ pub(super) struct State {
     last_error: Option<TokenError>,
     finished_refreshes: u64,
     is_closed: bool,
+    /// The pace of the refreshes that rejections cause, whatever their origin.
+    rejection_pace: Pace,
     removed: Removed,
 }
 
@@ -70,8 +72,23 @@ impl State {
     /// Tokens of a very short lifetime do not cause more refreshes.
     const MIN_EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
+    /// The pace of the refreshes that rejections cause and that do not help: at most 50 in ten
+    /// minutes, for all origins together.
+    const REJECTION_PACE: Pace = Pace::new(Duration::from_secs(20), 20);
+
     pub(super) fn new(limit: Option<RequestLimit>) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            recent: VecDeque::new(),
+            refresh: None,
+            backoff: Backoff::default(),
+            limit,
+            last_request: None,
+            last_error: None,
+            finished_refreshes: 0,
+            is_closed: false,
+            rejection_pace: Self::REJECTION_PACE,
+            removed: Removed::default(),
+        }
     }
 
     /// Takes the removed values, to drop them after the lock is released.
@@ -122,8 +139,18 @@ impl State {
             Activity::BackingOff(_) if self.backoff.is_final(now) => {
                 Some(SuppressReason::BackingOff)
             }
-            _ => None,
+            _ => (!self.rejection_pace.allows(now)).then_some(SuppressReason::BreakerOpen),
         }
+    }
+
+    /// Counts a rejection that takes the token out of use.
+    pub(super) fn count_rejection(&mut self, now: Instant) {
+        self.rejection_pace.count_use(now);
+    }
+
+    /// Takes back a counted rejection, because the refresh has helped.
+    pub(super) fn refresh_helped(&mut self) {
+        self.rejection_pace.give_back();
     }
 
     pub(super) fn refresh(&self) -> Option<&OutcomeReceiver> {

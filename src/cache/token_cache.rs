@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures_util::future::select;
-use tokio::{runtime::Handle, time::sleep_until};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     cached_token::{CachedToken, TokenRecord},
@@ -236,6 +239,11 @@ impl TokenCache {
     /// Returns true if the source returned the same token for both generations.
     pub(crate) fn is_same_token(&self, one: Generation, other: Generation) -> bool {
         self.core().is_same_token(one, other)
+    }
+
+    /// Returns true if the fetch of this token began before `instant`.
+    pub(crate) fn was_requested_before(&self, generation: Generation, instant: Instant) -> bool {
+        self.core().was_requested_before(generation, instant)
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::core::Core;
-use crate::{telemetry::Telemetry, token::Generation};
+use super::{cached_token::RejectedToken, core::Core};
+use crate::{
+    telemetry::{SuppressReason, Telemetry},
+    token::Generation,
+};
 
 /// Takes tokens of a cache out of use. It does not keep the cache open.
 pub(crate) struct TokenInvalidator(Arc<Core>);
@@ -13,15 +16,24 @@ impl TokenInvalidator {
         Self(core)
     }
 
-    /// Returns true if `generation` is the token that may be sent now.
-    pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.0.slot.load_valid().is_some_and(|token| token.generation() == generation)
+    /// Returns the rejected token if it is still in use and may be replaced now. Otherwise returns
+    /// the reason why its rejection starts no refresh.
+    pub(crate) fn replaceable(
+        &self,
+        rejected: Generation,
+    ) -> Result<RejectedToken, SuppressReason> {
+        self.0.replaceable(rejected)
     }
 
     /// Takes a rejected token out of use, unless no new one may be requested now. Returns true if
     /// the token was still in use and was taken out of use.
     pub(crate) fn invalidate(&self, rejected: Generation) -> bool {
         self.0.invalidate_rejected(rejected)
+    }
+
+    /// Records that a refresh which a rejection caused has helped.
+    pub(crate) fn refresh_helped(&self) {
+        self.0.lock().refresh_helped();
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {

@@ -10,9 +10,9 @@
 // A first attempt and a retry pass through the same states:
 //
 //  no token ─► AwaitingToken ─► (Draining) ─► AwaitingReady ─► AwaitingResponse ─► response
-//     token ────────────────────────────────────────────────────┘  │
-//                    ▲                                              │ rejected, and saved
-//                    └──────────────────────────────────────────────┘
+//     token ──────── ▲ ▲ ───────────────────────── │ ───────────┘  │
+//                    │ └── token lost meanwhile ───┘               │ rejected, and saved
+//                    └─────────────────────────────────────────────┘
 
 mod drain;
 mod response_future;

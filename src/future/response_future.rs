@@ -98,7 +98,7 @@ where
         let response = ready!(future.poll(cx)).map_err(Into::into);
         let needs_inspection = match (&*attempt, &response) {
             (Some(Attempt { kind: AttemptKind::First(_), shared, .. }), Ok(response)) => {
-                response.status().as_u16() >= 400 || shared.rejections.inspects_success
+                response.status().as_u16() >= 400 || shared.rejections.inspects_success()
             }
             (attempt, response) => attempt.is_some() && response.is_ok(),
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Request;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::drain::Drain;
@@ -92,7 +93,14 @@ pub(super) enum AttemptKind<R, K> {
     /// With the parts of the retry, unless the request cannot be repeated. Boxed, so that the
     /// future of such a request is small.
     First(Option<Box<RetryParts<R, K>>>),
-    Retry(RetryCause),
+    Retry(Box<Retry<R, K>>),
+}
+
+/// A retry that was sent.
+pub(super) struct Retry<R, K> {
+    pub(super) cause: RetryCause,
+    /// The parts of another retry, if this one may not count.
+    pub(super) another: Option<RetryParts<R, K>>,
 }
 
 /// Everything that a retry needs besides the shared data.
@@ -108,6 +116,9 @@ pub(super) struct RetryCause {
     pub(super) rejected: Generation,
     /// True if this rejection took the token out of use.
     pub(super) caused_refresh: bool,
+    pub(super) rejected_at: Instant,
+    /// True if its retry is not repeated in any case.
+    pub(super) is_last: bool,
 }
 
 /// A request that waits, together with the service that will send it.
@@ -138,7 +149,7 @@ pub(super) enum Pending<B, K, Res> {
     Unsent(UnsentRequest<B, K>),
     /// The first attempt was rejected. Its response is the caller's if no new token can be fetched.
     Rejected {
-        reason: RetryCause,
+        cause: RetryCause,
         response: Res,
         saved: SavedRequest<K>,
     },

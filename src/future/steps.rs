@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
     drain::Drain,
     state::{
-        Attempt, AttemptKind, Pending, RetryCause, RetryParts, State, UnsentRequest, Waiting,
-        WaitingForReady, WaitingForToken,
+        Attempt, AttemptKind, Pending, Retry, RetryCause, RetryParts, State, UnsentRequest,
+        Waiting, WaitingForReady, WaitingForToken,
     },
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     cache::CachedToken,
     error::{BoxError, TokenError, TokenErrorKind},
     rejection::RejectionOutcome,
-    replay::Replay,
+    replay::{Replay, save_request},
     telemetry::Event,
 };
 
@@ -43,36 +44,37 @@ where
         (result, _) => return ControlFlow::Break(result),
     };
     let Attempt { shared, token, kind } = attempt;
+    let (cause, retry) = match kind {
+        AttemptKind::First(retry) => (None, retry.map(|retry| *retry)),
+        AttemptKind::Retry(retry) => (Some(retry.cause), retry.another),
+    };
     let Some(rejection) = shared.rejections.rejection(token, &response) else {
-        shared.rejections.watch_trailers(token, &mut response);
-        if let AttemptKind::Retry(reason) = kind {
-            shared.rejections.on_retry_accepted(token, &response, reason.caused_refresh);
-        }
+        let caused_refresh = cause.map(|cause| cause.caused_refresh);
+        shared.rejections.on_accepted(token, &mut response, caused_refresh);
         return ControlFlow::Break(Ok(response));
     };
-    let retry = match kind {
-        AttemptKind::First(retry) => retry,
-        AttemptKind::Retry(_) => {
-            shared.rejections.on_retry_rejected(rejection);
-            return ControlFlow::Break(Ok(response));
-        }
-    };
-    let caused_refresh = match shared.rejections.on_rejection(rejection) {
+    // A token that was already being fetched when the first attempt was rejected may have been
+    // revoked together with the rejected one. Its retry does not count.
+    if cause.is_some_and(|cause| {
+        !shared.tokens.was_requested_before(token.generation, cause.rejected_at)
+    }) {
+        shared.rejections.on_retry_rejected(rejection);
+        return ControlFlow::Break(Ok(response));
+    }
+    let retry = retry.filter(|retry| retry.replay.can_replay(retry.saved.body()));
+    let rejected_at = Instant::now();
+    let caused_refresh = match shared.rejections.on_rejection(rejection, retry.is_some()) {
         RejectionOutcome::Invalidated => true,
         RejectionOutcome::Late => false,
         RejectionOutcome::Suppressed => return ControlFlow::Break(Ok(response)),
     };
-    match retry {
-        Some(retry) if retry.replay.can_replay(retry.saved.body()) => {
-            let RetryParts { saved, replay } = *retry;
-            let reason = RetryCause { rejected: token.generation, caused_refresh };
-            let pending = Pending::Rejected { reason, response, saved };
-            let (service, origin) = (shared.service(), token.origin);
-            let waiting = Waiting { service, shared, replay, origin, pending };
-            ControlFlow::Continue(State::await_token(waiting))
-        }
-        _ => ControlFlow::Break(Ok(response)),
-    }
+    let Some(retry) = retry else { return ControlFlow::Break(Ok(response)) };
+    let RetryParts { saved, replay } = retry;
+    let is_last = cause.is_some();
+    let cause = RetryCause { rejected: token.generation, caused_refresh, rejected_at, is_last };
+    let pending = Pending::Rejected { cause, response, saved };
+    let (service, origin) = (shared.service(), token.origin);
+    ControlFlow::Continue(State::await_token(Waiting { service, shared, replay, origin, pending }))
 }
 
 /// Decides what follows the wait for a token: the request waits for the service, or the caller gets
@@ -91,15 +93,22 @@ where
     let unsent = match (pending, token) {
         (Pending::Unsent(unsent), Ok(_)) => unsent,
         (Pending::Unsent(_), Err(error)) => return ControlFlow::Break(Err(error.into())),
-        (Pending::Rejected { reason, response, saved }, Ok(token))
-            if !shared.tokens.is_same_token(reason.rejected, token.generation()) =>
+        (Pending::Rejected { cause, response, saved }, Ok(token))
+            if !shared.tokens.is_same_token(cause.rejected, token.generation()) =>
         {
             match saved.restore(|body| replay.replay(body)) {
                 Some(request) => {
+                    let may_be_revoked =
+                        shared.tokens.was_requested_before(token.generation(), cause.rejected_at);
+                    let (request, saved) = if may_be_revoked && !cause.is_last {
+                        save_request(request, |body| replay.keep_again(body))
+                    } else {
+                        (request, None)
+                    };
                     // The response goes first: an unread body may hold the connection or the permit
                     // that the retry waits for.
                     drain = Drain::new(response);
-                    UnsentRequest { request, saved: None, retry: Some(reason) }
+                    UnsentRequest { request, saved, retry: Some(cause) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
@@ -128,14 +137,13 @@ where
     ControlFlow::Continue(match attach(&shared.tokens, origin, unsent.request.headers_mut()) {
         Attachment::Attached(token) => {
             let UnsentRequest { request, saved, retry } = unsent;
+            let parts = saved.map(|saved| RetryParts { saved, replay });
             let kind = match retry {
-                Some(reason) if shared.tokens.is_same_token(reason.rejected, token.generation) => {
+                Some(cause) if shared.tokens.is_same_token(cause.rejected, token.generation) => {
                     return ControlFlow::Break(Err(rejected_token_again().into()));
                 }
-                Some(reason) => AttemptKind::Retry(reason),
-                None => {
-                    AttemptKind::First(saved.map(|saved| Box::new(RetryParts { saved, replay })))
-                }
+                Some(cause) => AttemptKind::Retry(Box::new(Retry { cause, another: parts })),
+                None => AttemptKind::First(parts.map(Box::new)),
             };
             let future = service.call(request);
             State::AwaitingResponse { future, attempt: Some(Attempt { shared, token, kind }) }

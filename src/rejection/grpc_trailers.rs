@@ -15,30 +15,32 @@ use tonic::{Status, body::Body};
 
 use super::criteria::is_unauthenticated;
 
-/// Calls `on_rejection` when trailers pass that reject the token. Only tonic's own body type can be
-/// wrapped without changing the type of the response. A body of another type stays as it is.
+/// Calls `on_trailers` when trailers pass, with true if they reject the token. Returns false if the
+/// body has no trailers, or cannot be wrapped: only tonic's own body type can be wrapped without
+/// changing the type of the response.
 pub(super) fn watch<B: 'static>(
     response: &mut Response<B>,
-    on_rejection: impl FnOnce() + Send + 'static,
-) {
+    on_trailers: impl FnOnce(bool) + Send + 'static,
+) -> bool {
     let body: &mut dyn Any = response.body_mut();
-    let Some(body) = body.downcast_mut::<Body>() else { return };
-    if !body.is_end_stream() {
-        let on_rejection = Some(on_rejection);
-        *body = Body::new(WatchedBody { body: mem::take(body), on_rejection });
-    }
+    let Some(body) = body.downcast_mut::<Body>().filter(|body| !body.is_end_stream()) else {
+        return false;
+    };
+    let on_trailers = Some(on_trailers);
+    *body = Body::new(WatchedBody { body: mem::take(body), on_trailers });
+    true
 }
 
 /// A body that inspects its trailers when they pass.
 struct WatchedBody<F> {
     body: Body,
-    on_rejection: Option<F>,
+    on_trailers: Option<F>,
 }
 
-/// `on_rejection` is never pinned.
+/// `on_trailers` is never pinned.
 impl<F> Unpin for WatchedBody<F> {}
 
-impl<F: FnOnce()> http_body::Body for WatchedBody<F> {
+impl<F: FnOnce(bool)> http_body::Body for WatchedBody<F> {
     type Data = Bytes;
     type Error = Status;
 
@@ -48,10 +50,11 @@ impl<F: FnOnce()> http_body::Body for WatchedBody<F> {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let trailers = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-        if trailers.is_some_and(is_unauthenticated)
-            && let Some(on_rejection) = self.on_rejection.take()
-        {
-            on_rejection();
+        if let Some(trailers) = trailers {
+            let is_rejection = is_unauthenticated(trailers);
+            if let Some(on_trailers) = self.on_trailers.take() {
+                on_trailers(is_rejection);
+            }
         }
         Poll::Ready(frame)
     }
@@ -98,8 +101,8 @@ mod tests {
     fn watched<B: 'static>(mut response: Response<B>) -> (B, Arc<AtomicUsize>) {
         let rejections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&rejections);
-        watch(&mut response, move || {
-            count.fetch_add(1, Ordering::SeqCst);
+        watch(&mut response, move |is_rejection| {
+            count.fetch_add(is_rejection.into(), Ordering::SeqCst);
         });
         (response.into_body(), rejections)
     }

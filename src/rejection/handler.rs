@@ -20,8 +20,8 @@ pub(crate) struct RejectionHandler {
     tokens: TokenInvalidator,
     criteria: RejectionCriteria,
     breaker: Arc<Breaker>,
-    /// If true, responses with a status below 400 need an inspection, too.
-    pub(crate) inspects_success: bool,
+    /// True if a response with a status below 400 may be a rejection.
+    includes_success: bool,
 }
 
 /// A response has rejected a token.
@@ -38,7 +38,7 @@ pub(crate) enum RejectionOutcome {
     Invalidated,
     /// The token is out of use already, or another rejection is about to invalidate it.
     Late,
-    /// The token stays in use, as new tokens have not helped recently.
+    /// The token stays in use: a new one would not help, or may not be requested now.
     Suppressed,
 }
 
@@ -48,8 +48,14 @@ impl RejectionHandler {
         criteria: RejectionCriteria,
         breaker: Arc<Breaker>,
     ) -> Self {
-        let inspects_success = criteria.includes_success();
-        Self { tokens: tokens.invalidator(), criteria, breaker, inspects_success }
+        let includes_success = criteria.includes_success();
+        Self { tokens: tokens.invalidator(), criteria, breaker, includes_success }
+    }
+
+    /// Returns true if responses with a status below 400 need an inspection now.
+    #[inline]
+    pub(crate) fn inspects_success(&self) -> bool {
+        self.includes_success || self.breaker.watches_acceptances()
     }
 
     /// Returns the rejection if the response rejects the token. Reports a 401 that a new token
@@ -70,75 +76,85 @@ impl RejectionHandler {
         }
     }
 
-    /// Takes the rejected token out of use, unless the breaker is open.
-    pub(crate) fn on_rejection(&self, rejection: Rejection) -> RejectionOutcome {
+    /// Takes the rejected token out of use, unless the breaker is open or no new token may be
+    /// requested. `can_retry` is true if the request will be sent again with a new token.
+    pub(crate) fn on_rejection(&self, rejection: Rejection, can_retry: bool) -> RejectionOutcome {
         self.emit_rejected(rejection);
         let AttachedToken { generation, origin, .. } = rejection.token;
-        let outcome = if self.tokens.is_current(generation) {
-            match self.breaker.permits(origin, generation) {
-                Permission::Given => RejectionOutcome::Invalidated,
-                Permission::GivenBefore => RejectionOutcome::Late,
-                Permission::Denied => RejectionOutcome::Suppressed,
-            }
-        } else {
-            RejectionOutcome::Late
-        };
-        let suppressed = match outcome {
-            RejectionOutcome::Invalidated => None,
-            RejectionOutcome::Late => Some(SuppressReason::Late),
-            RejectionOutcome::Suppressed => Some(SuppressReason::BreakerOpen),
-        };
-        if let Some(reason) = suppressed {
-            self.emit(Event::RefreshSuppressed { generation: generation.get(), reason });
-        }
-        // Also when late: the rejection that was permitted may not have invalidated the token yet.
-        if outcome != RejectionOutcome::Suppressed {
+        let permission = self.tokens.replaceable(generation).map(|rejected| {
+            // Asked without a lock of the cache.
+            self.breaker.request_refresh(origin, rejected, can_retry)
+        });
+        // Also for the second rejection of a token: the first one may not have invalidated it yet.
+        if matches!(permission, Ok(Permission::Given | Permission::GivenBefore)) {
             self.tokens.invalidate(generation);
         }
-        outcome
+        let reason = match permission {
+            Ok(Permission::Given) => return RejectionOutcome::Invalidated,
+            Ok(Permission::GivenBefore) => SuppressReason::Late,
+            Ok(Permission::Denied) => SuppressReason::BreakerOpen,
+            Err(reason) => reason,
+        };
+        self.emit(Event::RefreshSuppressed { generation: generation.get(), reason });
+        match reason {
+            SuppressReason::Late => RejectionOutcome::Late,
+            _ => RejectionOutcome::Suppressed,
+        }
     }
 
-    /// Reports the rejection of a retry.
+    /// Handles the rejection of a retry that is not repeated.
     pub(crate) fn on_retry_rejected(&self, rejection: Rejection) {
+        let AttachedToken { generation, origin, .. } = rejection.token;
         self.emit_rejected(rejection);
-        self.emit(Event::RetryRejected { generation: rejection.token.generation.get() });
+        self.emit(Event::RetryRejected { generation: generation.get() });
+        self.breaker.retry_rejected(origin, generation);
     }
 
-    /// Reports a retry that was not rejected. It shows that the refresh has helped if the first
-    /// attempt `caused_refresh`.
-    pub(crate) fn on_retry_accepted<B>(
-        &self,
-        token: AttachedToken,
-        response: &Response<B>,
-        caused_refresh: bool,
-    ) {
-        // A server in trouble has not checked the token.
-        let status = response.status();
-        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return;
-        }
-        self.emit(Event::RetryAccepted { generation: token.generation.get() });
-        if caused_refresh {
-            self.breaker.refresh_helped(token.origin);
-        }
-    }
-
-    /// Handles a rejection in the trailers of a gRPC response when they arrive.
-    pub(crate) fn watch_trailers<B: 'static>(
+    /// Handles a response that does not reject its token. `caused_refresh` is `None` for a first
+    /// attempt. For a retry it is true if the rejection of the first attempt caused the refresh,
+    /// which has helped then. A gRPC call is accepted or rejected when its trailers arrive.
+    pub(crate) fn on_accepted<B: 'static>(
         self: &Arc<Self>,
         token: AttachedToken,
         response: &mut Response<B>,
+        caused_refresh: Option<bool>,
     ) {
+        let status = response.status();
         #[cfg(feature = "tonic")]
         if self.criteria.grpc {
             let handler = Arc::clone(self);
-            let rejection = Rejection { token, status: response.status() };
-            super::grpc_trailers::watch(response, move || {
-                handler.on_rejection(rejection);
-            });
+            let on_trailers = move |is_rejection| {
+                let rejection = Rejection { token, status };
+                match (is_rejection, caused_refresh) {
+                    (false, _) => handler.on_success(token, caused_refresh),
+                    (true, None) => drop(handler.on_rejection(rejection, false)),
+                    (true, Some(_)) => handler.on_retry_rejected(rejection),
+                }
+            };
+            if super::grpc_trailers::watch(response, on_trailers) {
+                return;
+            }
         }
-        #[cfg(not(feature = "tonic"))]
-        let _ = (self, token, response);
+        // A server in trouble has not checked the token.
+        if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+            self.on_success(token, caused_refresh);
+        }
+    }
+
+    fn on_success(&self, token: AttachedToken, caused_refresh: Option<bool>) {
+        let AttachedToken { generation, origin, .. } = token;
+        if caused_refresh.is_some() {
+            self.emit(Event::RetryAccepted { generation: generation.get() });
+        }
+        let has_helped = if caused_refresh == Some(true) {
+            self.breaker.refresh_helped(origin);
+            true
+        } else {
+            self.breaker.accepted(origin, generation)
+        };
+        if has_helped {
+            self.tokens.refresh_helped();
+        }
     }
 
     fn emit_rejected(&self, Rejection { token, status }: Rejection) {
@@ -173,8 +189,9 @@ mod tests {
         let handler = RejectionHandler::new(&tokens, criteria, Arc::clone(&breaker));
 
         // The first rejection has its permission, but has not invalidated the token yet.
-        assert_eq!(breaker.permits(origin, generation), Permission::Given);
-        assert_eq!(handler.on_rejection(rejection), RejectionOutcome::Late);
+        let rejected = handler.tokens.replaceable(generation).unwrap();
+        assert_eq!(breaker.request_refresh(origin, rejected, true), Permission::Given);
+        assert_eq!(handler.on_rejection(rejection, true), RejectionOutcome::Late);
         assert!(tokens.current().is_none());
     }
 }

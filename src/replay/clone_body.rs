@@ -26,4 +26,8 @@ impl<B: Clone> Replay<B> for CloneBody {
     fn replay(&self, kept: B) -> Option<B> {
         Some(kept)
     }
+
+    fn keep_again(&self, body: B) -> (B, Option<B>) {
+        self.keep(body)
+    }
 }

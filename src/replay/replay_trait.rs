@@ -38,4 +38,15 @@ pub trait Replay<B> {
     /// Returns `None` if that is not possible. The caller of the request then receives the
     /// rejection.
     fn replay(&self, kept: Self::Kept) -> Option<Self::Body>;
+
+    /// Splits the body of a retry into the body to send and the copy for another retry, like
+    /// [`keep`](Self::keep).
+    ///
+    /// The layer calls this for a retry that may be rejected through no fault of its own: its token
+    /// was already being fetched when the first attempt was rejected, so both tokens may have been
+    /// revoked at the same time. The default implementation keeps nothing, and such a request is
+    /// retried once like any other.
+    fn keep_again(&self, body: Self::Body) -> (Self::Body, Option<Self::Kept>) {
+        (body, None)
+    }
 }

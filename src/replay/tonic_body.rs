@@ -51,4 +51,8 @@ impl Replay<Body> for TonicBody {
     fn replay(&self, saved: Self::Kept) -> Option<Body> {
         self.buffer.replay(saved).map(Body::new)
     }
+
+    fn keep_again(&self, body: Body) -> (Body, Option<Self::Kept>) {
+        self.keep(body)
+    }
 }

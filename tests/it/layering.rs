@@ -9,7 +9,7 @@ use import_graph::{ImportGraph, Sources};
 /// The top-level modules from low to high. A module imports only from lower strata, see
 /// `src/docs/architecture.md`.
 const STRATA: &[&[&str]] = &[
-    &["doubling_delay", "redact"],
+    &["doubling_delay", "pace", "redact"],
     &["url_check"],
     &["error"],
     &["replay", "sync", "telemetry"],

@@ -9,6 +9,7 @@
 )] // a panic is how a test fails
 
 mod blocked_runtime;
+mod breaker;
 mod cancellation;
 mod changed_service;
 mod chapter_table;

@@ -35,7 +35,6 @@ pub(crate) enum Reply {
     /// Issues a new token with this lifetime. The API accepts it.
     Issue(Duration),
     /// Issues a new token that the API rejects.
-    #[allow(dead_code)] // used by the telemetry tests only
     IssueRevoked,
     /// Returns the token that was issued last, even if it has been revoked since.
     RepeatLast,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use tokio::time::{advance, sleep};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, Streaming, body::Body};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
@@ -21,7 +22,7 @@ use tower_oauth::{
     replay::{NoReplay, Replay, TonicBody},
 };
 
-use crate::support::{FakeApi, ScriptedSource, bearer, lock};
+use crate::support::{FakeApi, Reply, ScriptedSource, bearer, lock};
 
 type Service = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
@@ -161,7 +162,7 @@ async fn late_rejections_in_trailers_keep_a_newer_token() {
     for stream in &mut streams {
         assert_eq!(read_to_the_end(stream).await, Code::Unauthenticated);
         // After this time the circuit breaker permits each rejection.
-        tokio::time::advance(Duration::from_secs(10)).await;
+        advance(Duration::from_secs(10)).await;
         assert_eq!(setup.call_to_the_end().await, Code::Ok);
     }
     assert_eq!(setup.source.request_count(), 2);
@@ -210,10 +211,10 @@ async fn server_that_always_rejects_in_trailers_costs_few_tokens() {
     for _ in 0..600 {
         setup.server.script([Ending::InTrailers(Code::Unauthenticated)]);
         assert_eq!(setup.call_to_the_end().await, Code::Unauthenticated);
-        tokio::time::advance(Duration::from_secs(1)).await;
+        advance(Duration::from_secs(1)).await;
     }
     // The same number as for an API that answers 401 to everything, see `src/docs/faults.md`.
-    assert_eq!(setup.source.request_count(), 11);
+    assert_eq!(setup.source.request_count(), 12);
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,21 +227,40 @@ async fn server_that_rejects_call_and_retry_costs_few_tokens() {
         ]);
         assert_eq!(setup.call_to_the_end().await, Code::Unauthenticated);
         lock(&setup.server.endings).clear();
-        tokio::time::advance(Duration::from_secs(1)).await;
+        advance(Duration::from_secs(1)).await;
     }
     let token_requests = setup.source.request_count();
     assert!(token_requests < 20, "{token_requests} token requests");
 }
 
+/// The renewal had begun before the rejection, so its token was revoked as well.
 #[tokio::test(start_paused = true)]
-async fn rejection_in_the_trailers_of_a_retry_invalidates_its_token() {
+async fn revocation_during_a_renewal_is_recovered_by_a_second_retry() {
+    let setup = GrpcSetup::new();
+    setup.source.script([Reply::Issue(Duration::from_secs(100))]);
+    assert_eq!(setup.call_to_the_end().await, Code::Ok);
+    advance(Duration::from_secs(56)).await;
+    setup.source.hold_requests();
+    assert_eq!(setup.call_to_the_end().await, Code::Ok);
+    sleep(Duration::from_millis(1)).await;
+    setup.server.script([Ending::InHead(Code::Unauthenticated); 2]);
+    let (code, ()) = tokio::join!(setup.call_to_the_end(), async {
+        sleep(Duration::from_millis(1)).await;
+        setup.source.release_requests(2);
+    });
+    assert_eq!(code, Code::Ok);
+    assert_eq!(setup.server.tokens()[2..], ["token-1", "token-2", "token-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejection_in_the_trailers_of_a_retry_keeps_its_token() {
     let setup = GrpcSetup::new();
     setup
         .server
         .script([Ending::InHead(Code::Unauthenticated), Ending::InTrailers(Code::Unauthenticated)]);
     assert_eq!(setup.call_to_the_end().await, Code::Unauthenticated);
     assert_eq!(setup.call_to_the_end().await, Code::Ok);
-    assert_eq!(setup.server.tokens(), ["token-1", "token-2", "token-3"]);
+    assert_eq!(setup.server.tokens(), ["token-1", "token-2", "token-2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,9 +87,9 @@ async fn rejection_that_is_not_retried_keeps_its_whole_body() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 5000);
 }
 
-/// The first request gets a valid token and the other four are rejected. The circuit breaker would
-/// suppress the refresh for a fifth rejection.
-const REQUESTS: usize = 5;
+/// The first request gets a valid token and the other three are rejected. The circuit breaker would
+/// suppress the refresh for a fourth rejection.
+const REQUESTS: usize = 4;
 
 /// Sends [`REQUESTS`] requests one after the other, and returns the number of connections. Each
 /// request but the first is rejected once.

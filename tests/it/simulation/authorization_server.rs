@@ -91,6 +91,8 @@ pub(super) struct FetchHistory {
     backoff_end: Option<(Instant, Instant)>,
     limit: Option<(usize, Duration)>,
     started_at: Vec<Instant>,
+    /// The moment at which 20 rejections at once may take a token out of use again.
+    full_at: Option<Instant>,
     /// True if a rejected token stays in use, because no new one may be requested.
     pub(super) keeps_rejected_token: bool,
 }
@@ -127,6 +129,21 @@ impl FetchHistory {
             RefreshState::BackingOff { .. } => self.failures_are_final,
             _ => false,
         };
+    }
+
+    /// Returns true if rejections have taken too many tokens out of use, whatever their origin.
+    pub(super) fn are_rejections_too_frequent(&self) -> bool {
+        let paced_until = self.full_at.map(|at| at - 20 * SECOND * 19);
+        paced_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(super) fn count_rejection(&mut self) {
+        let now = Instant::now();
+        self.full_at = Some(self.full_at.map_or(now, |at| at.max(now)) + 20 * SECOND);
+    }
+
+    pub(super) fn on_help(&mut self) {
+        self.full_at = self.full_at.map(|at| at - 20 * SECOND);
     }
 
     fn limit_reached_until(&self) -> Option<Instant> {
@@ -245,6 +262,7 @@ impl Model {
             1..5 => Some(SECOND.mul_f64(1.0 + 200.0 * self.rng.f64())),
             _ => Some(10 * MINUTE + (24 * HOUR).mul_f64(self.rng.f64().powi(3))),
         };
-        IssuedToken { number: self.newest, issued_at: Instant::now(), lifetime }
+        let requested_at = *self.fetches.started_at.last().unwrap();
+        IssuedToken { number: self.newest, requested_at, issued_at: Instant::now(), lifetime }
     }
 }

@@ -4,68 +4,163 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{MINUTE, SECOND};
+use super::{MINUTE, SECOND, current_token::CurrentToken};
 
+/// The breaker of one origin.
 #[derive(Default)]
 pub(super) struct BreakerModel {
-    /// The start times of consecutive refreshes without a known success.
-    unhelpful: Vec<Instant>,
-    /// The success times of consecutive refreshes, none of which is known to have helped for long.
-    helpful: Vec<Instant>,
-    /// True if a token was rejected after the last success.
-    was_rejected: bool,
+    /// The refreshes that were permitted since everything was last forgotten.
+    refreshes: Vec<Refresh>,
+    /// The permitted refreshes, including forgotten ones, since that last happened to the pace.
+    paced: Vec<Instant>,
+    /// The start of the present run of rejections, and those of them that were counted.
+    run: Vec<Rejection>,
+    /// True if an acceptance soon after the start of the run was ignored.
+    run_has_overlap: bool,
+    last_rejection: Option<Instant>,
+    /// The moment of the last help, if no token was rejected after it.
+    unbroken_help: Option<Instant>,
+    futile: u32,
+    brief: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Refresh {
+    generation: u64,
+    at: Instant,
+    /// True if the rejected request is not sent again, so that any success counts.
+    any_success_counts: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Rejection {
+    generation: u64,
+    at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Refresh,
+    /// Another rejection of this token may cause the refresh.
+    AlreadyPermitted,
+    Suppress,
 }
 
 impl BreakerModel {
-    const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
+    const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
     const LONG: Duration = MINUTE;
-    /// The number of refreshes that may help only briefly without any delay.
-    const BRIEF_SUCCESSES_WITHOUT_DELAY: usize = 3;
+    const OVERLAP: Duration = Duration::from_millis(100);
 
-    /// Returns true if a refresh may start now, and records its start.
-    pub(super) fn try_refresh(&mut self) -> bool {
+    /// Decides about a rejection of the current token.
+    pub(super) fn decide(&mut self, rejected: CurrentToken, is_replayable: bool) -> Decision {
         let now = Instant::now();
-        if !self.was_rejected && self.helped_for_long_at().is_some_and(|at| at <= now) {
-            self.helpful.clear();
-        }
-        self.was_rejected = true;
-        if let Some(blocked_until) = self.blocked_until() {
-            if now < blocked_until {
-                return false;
+        let generation = rejected.generation;
+        if let Some(last) = self.refreshes.last_mut() {
+            if last.generation == generation {
+                return Decision::AlreadyPermitted;
             }
-            if now >= blocked_until + Self::FORGOTTEN_AFTER {
-                *self = Self::default();
+            if rejected.token.requested_at < last.at {
+                last.generation = generation;
+                last.any_success_counts = !is_replayable;
+                return Decision::Refresh;
             }
         }
-        self.unhelpful.push(now);
-        true
+        if self.last_rejection.is_some_and(|at| at + Self::FORGOTTEN_AFTER <= now) {
+            *self = Self::default();
+        }
+        if self.unbroken_help.take().is_some_and(|at| at + Self::LONG <= now) {
+            (self.futile, self.brief) = (0, 0);
+        }
+        self.count_rejection(generation);
+        let is_certain = self.futile == 0 && self.brief < 3;
+        let run_length = u32::try_from(self.run.len()).unwrap();
+        let is_long_run = run_length >= 12.min(3 + self.futile);
+        let lasts_long = self.run[0].at + MINUTE <= now;
+        let is_too_early = self.blocked_until().is_some_and(|until| now < until);
+        if is_too_early || !(is_certain || is_long_run || lasts_long) {
+            return Decision::Suppress;
+        }
+        self.futile += 1;
+        self.run.clear();
+        self.paced.push(now);
+        self.refreshes.push(Refresh { generation, at: now, any_success_counts: !is_replayable });
+        Decision::Refresh
+    }
+
+    fn count_rejection(&mut self, generation: u64) {
+        let at = Instant::now();
+        self.last_rejection = Some(at);
+        if self.run.is_empty() {
+            self.run_has_overlap = false;
+        }
+        self.run.push(Rejection { generation, at });
+    }
+
+    pub(super) fn on_retry_rejected(&mut self, generation: u64) {
+        if self.refreshes.last().is_none_or(|last| last.generation < generation) {
+            self.count_rejection(generation);
+        }
     }
 
     /// Records that the retry of the request that caused the last refresh succeeded.
-    pub(super) fn on_success(&mut self) {
-        self.unhelpful.clear();
-        self.helpful.push(Instant::now());
-        self.was_rejected = false;
-    }
-
-    pub(super) fn blocked_until(&self) -> Option<Instant> {
-        let delay = |count| (1..count).fold(SECOND, |delay, _| (2 * delay).min(5 * MINUTE));
-        let delayed = self.helpful.len().saturating_sub(Self::BRIEF_SUCCESSES_WITHOUT_DELAY);
-        match (self.unhelpful.last(), self.helpful.last()) {
-            (Some(&started), _) => Some(started + delay(self.unhelpful.len())),
-            (None, Some(&helped)) if delayed > 0 => Some(helped + delay(delayed)),
-            (None, _) => None,
+    pub(super) fn on_help(&mut self) {
+        self.brief = if self.futile > 1 { self.brief.max(3) } else { self.brief + 1 };
+        self.futile = self.futile.saturating_sub(2);
+        self.unbroken_help = Some(Instant::now());
+        self.run.clear();
+        if let Some(last) = self.refreshes.last_mut() {
+            last.any_success_counts = false;
         }
     }
 
-    fn helped_for_long_at(&self) -> Option<Instant> {
-        self.helpful.last().map(|&helped| helped + Self::LONG)
+    /// Records a success with this token. Returns true if it shows that the refresh has helped.
+    pub(super) fn on_success(&mut self, generation: u64) -> bool {
+        let newest = self.run.iter().map(|rejection| rejection.generation).max();
+        if newest.is_some_and(|newest| newest <= generation) {
+            let is_early = Instant::now() < self.run[0].at + Self::OVERLAP;
+            if is_early && !self.run_has_overlap {
+                self.run_has_overlap = true;
+            } else {
+                self.run.clear();
+            }
+        }
+        let helped = self
+            .refreshes
+            .last()
+            .is_some_and(|last| last.any_success_counts && last.generation < generation);
+        if helped {
+            self.on_help();
+        }
+        helped
+    }
+
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
+        let delay = match self.futile {
+            0 | 1 => Duration::ZERO,
+            futile => (2..futile).fold(SECOND, |delay, _| (2 * delay).min(5 * MINUTE)),
+        };
+        let backoff_end = self.refreshes.last().map(|last| last.at + delay);
+        backoff_end.max(pace_end(&self.paced, 5 * SECOND, 3))
     }
 
     /// Returns the moments at which time alone changes a decision.
     pub(super) fn change_times(&self) -> impl Iterator<Item = Instant> {
-        let blocked_until = self.blocked_until();
-        let forgotten_at = blocked_until.map(|at| at + Self::FORGOTTEN_AFTER);
-        blocked_until.into_iter().chain(forgotten_at).chain(self.helped_for_long_at())
+        let forgotten_at = self.last_rejection.map(|at| at + Self::FORGOTTEN_AFTER);
+        let run_lasts_long = self.run.first().map(|first| first.at + MINUTE);
+        let helped_for_long = self.unbroken_help.map(|at| at + Self::LONG);
+        self.blocked_until()
+            .into_iter()
+            .chain(forgotten_at)
+            .chain(run_lasts_long)
+            .chain(helped_for_long)
     }
+}
+
+/// Returns the moment from which another use is allowed, after these uses: `burst` at once, and one
+/// more after each interval.
+pub(super) fn pace_end(uses: &[Instant], interval: Duration, burst: u32) -> Option<Instant> {
+    let full_at = uses.iter().copied().fold(None, |full_at: Option<Instant>, at| {
+        Some(full_at.map_or(at, |full_at| full_at.max(at)) + interval)
+    });
+    full_at.map(|full_at| full_at - interval * (burst - 1))
 }

@@ -6,6 +6,7 @@ use tower::BoxError;
 use tower_oauth::{CachedToken, TokenError, TokenErrorKind};
 
 use super::{
+    breaker::Decision,
     current_token::CurrentToken,
     model::Model,
     resource_server::{OriginState, ServerAnswer},
@@ -25,9 +26,13 @@ pub(super) struct ClientState {
     retry: Option<Retry>,
 }
 
+#[derive(Clone, Copy)]
 struct Retry {
-    /// True if the rejection of the first attempt invalidated the token.
+    /// True if the rejection of the last attempt caused a refresh.
     caused_refresh: bool,
+    rejected_at: Instant,
+    /// The number of attempts before this retry.
+    attempts_before: usize,
 }
 
 impl ClientState {
@@ -37,12 +42,14 @@ impl ClientState {
 
     /// Returns true if the last answer is final, so that the caller must get it.
     fn is_done(&self) -> bool {
-        self.last_answer.is_some() && (self.retry.is_none() || self.sent_with.len() > 1)
+        let attempts_before = self.retry.map_or(0, |retry| retry.attempts_before);
+        self.last_answer.is_some()
+            && (self.retry.is_none() || self.sent_with.len() > attempts_before)
     }
 
     /// Returns true if `current` is the token that was rejected and the cache still remembers that.
     fn was_rejected_with(&self, current: CurrentToken) -> bool {
-        self.sent_with.first().is_some_and(|rejected| {
+        self.sent_with.last().is_some_and(|rejected| {
             rejected.token.number == current.token.number
                 && current.generation < rejected.generation + Self::REMEMBERED
         })
@@ -69,7 +76,7 @@ impl Model {
         let client = self.client(id);
         (client.is_with_server, client.waits_for_token) = (true, false);
         let was_answered = client.last_answer.take().is_some();
-        let is_needless = was_answered && client.retry.is_none() || client.sent_with.len() > 1;
+        let is_needless = was_answered && client.retry.is_none() || client.sent_with.len() > 2;
         let was_rejected = client.was_rejected_with(token);
         client.sent_with.push(token);
         if is_needless {
@@ -93,33 +100,60 @@ impl Model {
         let client = self.client(id);
         client.is_with_server = false;
         client.last_answer = Some(answer);
-        let Some(sent_with) = client.sent_with.last().map(|token| token.generation) else { return };
-        if let Some(Retry { caused_refresh }) = client.retry {
-            if caused_refresh && answer.is_success() {
-                self.origin_of(id).breaker.on_success();
-            }
-            return;
-        }
-        if !answer.is_rejection() {
-            return;
-        }
-        let mut caused_refresh = current == Some(sent_with);
-        if caused_refresh {
-            let origin = self.origin_of(id);
-            if origin.permitted == Some(sent_with) {
-                // The breaker has permitted this refresh before, when no token could be requested.
-                caused_refresh = false;
-            } else if origin.breaker.try_refresh() {
-                origin.permitted = Some(sent_with);
+        let Some(&sent_with) = client.sent_with.last() else { return };
+        let (retry, attempts_before) = (client.retry, client.sent_with.len());
+        let generation = sent_with.generation;
+        if answer.is_rejection() {
+            let counts =
+                retry.is_some_and(|retry| sent_with.token.requested_at >= retry.rejected_at);
+            if counts {
+                self.origin_of(id).breaker.on_retry_rejected(generation);
             } else {
+                self.on_rejection(id, sent_with, current, attempts_before);
+            }
+        } else if answer.is_success() {
+            let breaker = &mut self.origin_of(id).breaker;
+            let has_helped = match retry {
+                Some(Retry { caused_refresh: true, .. }) => {
+                    breaker.on_help();
+                    true
+                }
+                _ => breaker.on_success(generation),
+            };
+            if has_helped {
+                self.fetches.on_help();
+            }
+        }
+    }
+
+    fn on_rejection(
+        &mut self,
+        id: u64,
+        sent_with: CurrentToken,
+        current: Option<u64>,
+        attempts_before: usize,
+    ) {
+        let is_replayable = self.client(id).is_replayable && attempts_before <= 2;
+        let mut caused_refresh = false;
+        if current == Some(sent_with.generation) {
+            if self.fetches.keeps_rejected_token || self.fetches.are_rejections_too_frequent() {
+                self.client(id).retry = None;
                 return;
             }
+            match self.origin_of(id).breaker.decide(sent_with, is_replayable) {
+                Decision::Refresh => caused_refresh = true,
+                Decision::AlreadyPermitted => {}
+                Decision::Suppress => {
+                    self.client(id).retry = None;
+                    return;
+                }
+            }
+            self.fetches.count_rejection();
+            self.invalidate(sent_with.generation);
         }
-        if !self.fetches.keeps_rejected_token {
-            self.invalidate(sent_with);
-        }
-        let client = self.client(id);
-        client.retry = client.is_replayable.then_some(Retry { caused_refresh });
+        let rejected_at = Instant::now();
+        self.client(id).retry =
+            is_replayable.then_some(Retry { caused_refresh, rejected_at, attempts_before });
     }
 
     pub(super) fn check_pending(&mut self, id: u64) {

@@ -11,6 +11,8 @@ use super::{MINUTE, SECOND, model::Model};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IssuedToken {
     pub(super) number: u64,
+    /// The start of the fetch that returned the token.
+    pub(super) requested_at: Instant,
     pub(super) issued_at: Instant,
     pub(super) lifetime: Option<Duration>,
 }

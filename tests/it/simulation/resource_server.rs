@@ -129,8 +129,6 @@ impl ServerAnswer {
 pub(super) struct OriginState {
     pub(super) rejects_all: bool,
     pub(super) breaker: BreakerModel,
-    /// The generation of the last rejected token for which the breaker permitted a refresh.
-    pub(super) permitted: Option<u64>,
 }
 
 impl Model {
