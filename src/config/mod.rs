@@ -106,7 +106,7 @@
 //! | `response_format` | table of JSON Pointers, see below |
 //! | `timeout`, `default_lifetime` | duration |
 //! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
-//! | `ca_file` | path of a PEM file with certificate authorities to trust |
+//! | `ca_file` | path of a PEM file with certificates to trust: authorities, or that of the server |
 //! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |
 //!
 //! Keys of `response_format`: `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`,

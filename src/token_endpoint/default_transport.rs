@@ -21,16 +21,17 @@ use hyper_util::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, pem::PemObject},
 };
 use rustls_platform_verifier::Verifier;
 use tower_service::Service;
 
+use super::{
+    certificate_verifier::CertificateVerifier,
+    certificates::{Certificate, parse_certificates},
+};
 use crate::error::{BoxError, ConfigError};
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-type Certificate = CertificateDer<'static>;
 
 /// The ready-made transport for token requests: HTTP/1.1, with TLS for `https` URLs.
 ///
@@ -58,8 +59,8 @@ type Certificate = CertificateDer<'static>;
 ///
 /// # Behavior
 ///
-/// - TLS 1.2 or 1.3 with ring. The certificates of the platform are trusted, and those given to
-///   [`new_trusting`](Self::new_trusting).
+/// - TLS 1.2 or 1.3 with ring. The certificate authorities of the platform are trusted, and the
+///   certificates given to [`new_trusting`](Self::new_trusting).
 /// - Redirects are not followed.
 /// - Connections are not kept, because token requests are rare. Therefore it can be used from
 ///   several runtimes.
@@ -77,25 +78,31 @@ impl DefaultTransport {
     /// [`ConfigError::Tls`] if TLS cannot be set up, for example on a machine without root
     /// certificates.
     pub fn new() -> Result<Self, ConfigError> {
-        Self::with_authorities(&[])
+        Self::trusting(Vec::new())
     }
 
-    /// Creates a transport that also trusts the certificate authorities in `pem`: for a server with
-    /// a private certificate authority.
+    /// Creates a transport that also trusts the certificates in `pem`: for a server with a private
+    /// certificate authority or a self-signed certificate.
+    ///
+    /// Each certificate is trusted as an authority (RFC 5280 §6.1.1). It is also accepted as the
+    /// certificate of a server if the server sends exactly this certificate, even one that says
+    /// `CA:TRUE`, as `openssl req -x509` makes it. The name of the server and the validity period
+    /// are checked in both cases.
     ///
     /// # Errors
     ///
     /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] if `pem` contains no
     /// certificate, or one that cannot be read.
     pub fn new_trusting(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        Self::with_authorities(&parse_certificates(pem.as_ref())?)
+        Self::trusting(parse_certificates(pem.as_ref())?)
     }
 
-    pub(super) fn with_authorities(authorities: &[Certificate]) -> Result<Self, ConfigError> {
+    pub(super) fn trusting(certificates: Vec<Certificate>) -> Result<Self, ConfigError> {
         let provider = Arc::new(ring::default_provider());
-        let authorities = authorities.iter().cloned();
-        let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider));
+        let anchors = certificates.iter().cloned();
+        let verifier = Verifier::new_with_extra_roots(anchors, Arc::clone(&provider));
         let verifier = verifier.map_err(|error| tls_error(&error))?;
+        let verifier = CertificateVerifier::new(certificates, Arc::new(verifier));
         let tls = tls_builder(provider)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -193,22 +200,6 @@ fn tls_builder(provider: Arc<CryptoProvider>) -> Result<TlsBuilder, ConfigError>
 
 fn tls_error(error: &rustls::Error) -> ConfigError {
     ConfigError::Tls { reason: error.to_string() }
-}
-
-/// Reads the certificates in `pem`, and checks that each can be the certificate of an authority.
-pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
-    let error = |reason: String| ConfigError::Certificates { reason };
-    let certificates: Vec<_> = Certificate::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|cause| error(format!("they are not PEM: {cause}")))?;
-    if certificates.is_empty() {
-        return Err(error("there is no certificate in it".into()));
-    }
-    let mut authorities = RootCertStore::empty();
-    for certificate in &certificates {
-        authorities.add(certificate.clone()).map_err(|cause| error(cause.to_string()))?;
-    }
-    Ok(certificates)
 }
 
 #[cfg(test)]

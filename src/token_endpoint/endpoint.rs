@@ -14,7 +14,10 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 #[cfg(feature = "default-transport")]
-use super::default_transport::{CONNECT_TIMEOUT, DefaultTransport, parse_certificates};
+use super::{
+    certificates::parse_certificates,
+    default_transport::{CONNECT_TIMEOUT, DefaultTransport},
+};
 use super::{
     client_auth::ClientAuth,
     location::Location,
@@ -120,8 +123,9 @@ impl TokenEndpoint {
         Self::with_default_transport(location.try_into()?, auth, DefaultTransport::new)
     }
 
-    /// Creates an endpoint like [`new`](Self::new) that also trusts the certificate authorities in
-    /// `pem`: for a server with a private certificate authority.
+    /// Creates an endpoint like [`new`](Self::new) that also trusts the certificates in `pem`: for
+    /// a server with a private certificate authority or a self-signed certificate. See
+    /// [`DefaultTransport::new_trusting`](crate::DefaultTransport::new_trusting).
     ///
     /// # Errors
     ///
@@ -138,9 +142,9 @@ impl TokenEndpoint {
         ConfigError: From<L::Error>,
     {
         // The certificates are checked for an `http` URL as well.
-        let authorities = parse_certificates(pem.as_ref())?;
+        let certificates = parse_certificates(pem.as_ref())?;
         Self::with_default_transport(location.try_into()?, auth, || {
-            DefaultTransport::with_authorities(&authorities)
+            DefaultTransport::trusting(certificates)
         })
     }
 

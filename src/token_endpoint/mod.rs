@@ -12,10 +12,16 @@
 //! | `round_trip` | one request and its complete response, within limits |
 //! | `transport` | the tower service that sends it |
 //! | `default_transport` | the ready-made service |
+//! | `certificates` | reading the certificates that it trusts |
+//! | `certificate_verifier` | verifying the certificate of a server |
 //! | `response_format` | the positions of the members in a response |
 //! | `parse_response` | reading a response |
 //! | `token_response` | the result |
 
+#[cfg(feature = "default-transport")]
+mod certificate_verifier;
+#[cfg(feature = "default-transport")]
+mod certificates;
 mod client_auth;
 #[cfg(feature = "default-transport")]
 mod default_transport;

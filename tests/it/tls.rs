@@ -17,6 +17,7 @@ use tokio_rustls::{
         ServerConfig,
         crypto::ring,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+        sign::{CertifiedKey, SingleCertAndKey},
     },
 };
 use tower_oauth::{
@@ -52,17 +53,43 @@ impl Authority {
         let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
         change(&mut parameters);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
-        let chain = vec![CertificateDer::clone(certificate.der())];
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        config.with_no_client_auth().with_single_cert(chain, key).unwrap()
+        server_config(certificate.into(), &key)
     }
 
     fn localhost(&self) -> ServerConfig {
         self.server("localhost", |_| ())
     }
+}
+
+/// A self-signed certificate as `openssl req -x509` makes it: its own authority (`CA:TRUE`).
+struct SelfSigned {
+    pem: String,
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl SelfSigned {
+    /// Creates a certificate for `host`. `change` may change it before it is signed.
+    fn new(host: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut parameters);
+        let certificate = parameters.self_signed(&key).unwrap();
+        Self { pem: certificate.pem(), certificate: certificate.into(), key }
+    }
+
+    fn server(&self) -> ServerConfig {
+        server_config(self.certificate.clone(), &self.key)
+    }
+}
+
+fn server_config(certificate: CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()
 }
 
 /// An event on the server side of a connection.
@@ -191,6 +218,80 @@ async fn certificate_of_another_host_is_an_error_with_both_names() {
     assert!(message.contains("other.test"), "{message}");
 }
 
+#[tokio::test]
+async fn self_signed_certificate_that_is_trusted_is_accepted() {
+    for is_ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::ExplicitNoCa, IsCa::NoCa] {
+        let certificate = SelfSigned::new("localhost", |parameters| parameters.is_ca = is_ca);
+        let (url, events) = serve(certificate.server()).await;
+        let token = fetch(TokenEndpoint::new_trusting(url, auth(), &certificate.pem)).await;
+        assert_eq!(token.unwrap().expose_secret(), "T0KEN");
+        assert_eq!(all(events).await[0], Event::Handshake { completed: true });
+    }
+}
+
+#[tokio::test]
+async fn another_self_signed_certificate_is_refused() {
+    let trusted = SelfSigned::new("localhost", |_| ());
+    let other = SelfSigned::new("localhost", |_| ());
+    handshake_error(other.server(), Some(&trusted.pem)).await;
+    handshake_error(other.server(), None).await;
+    // The same key, but not the same certificate.
+    let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let same_key = parameters.self_signed(&trusted.key).unwrap();
+    let server = server_config(same_key.into(), &trusted.key);
+    handshake_error(server, Some(&trusted.pem)).await;
+}
+
+#[tokio::test]
+async fn trusted_self_signed_certificate_needs_its_key() {
+    let trusted = SelfSigned::new("localhost", |_| ());
+    let thief = KeyPair::generate().unwrap();
+    let provider = ring::default_provider();
+    let key = PrivatePkcs8KeyDer::from(thief.serialize_der()).into();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let certified = CertifiedKey::new(vec![trusted.certificate.clone()], key);
+    let config = ServerConfig::builder_with_provider(Arc::new(provider));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let server = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    let message = handshake_error(server, Some(&trusted.pem)).await;
+    assert!(message.contains("BadSignature"), "{message}");
+}
+
+#[tokio::test]
+async fn trusted_self_signed_certificate_is_checked_for_its_name() {
+    let other_host = SelfSigned::new("other.test", |_| ());
+    let message = handshake_error(other_host.server(), Some(&other_host.pem)).await;
+    assert!(message.contains("not valid for name") && message.contains("other.test"), "{message}");
+}
+
+#[tokio::test]
+async fn trusted_self_signed_certificate_is_checked_for_its_time() {
+    let expired = SelfSigned::new("localhost", |parameters| {
+        parameters.not_before = date_time_ymd(2001, 1, 1);
+        parameters.not_after = date_time_ymd(2002, 1, 1);
+    });
+    let early = SelfSigned::new("localhost", |parameters| {
+        parameters.not_before = date_time_ymd(4000, 1, 1);
+    });
+    for (certificate, said) in [(expired, "expired"), (early, "not valid yet")] {
+        let message = handshake_error(certificate.server(), Some(&certificate.pem)).await;
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn self_signed_certificate_is_trusted_as_an_authority_too() {
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = parameters.self_signed(&key).unwrap().pem();
+    let authority = Authority { pem, issuer: Issuer::new(parameters, key) };
+    let (url, events) = serve(authority.localhost()).await;
+    fetch(TokenEndpoint::new_trusting(url, auth(), &authority.pem)).await.unwrap();
+    assert_eq!(all(events).await[0], Event::Handshake { completed: true });
+}
+
 #[test]
 fn invalid_pem_is_a_configuration_error_with_its_reason() {
     let key = KeyPair::generate().unwrap().serialize_pem();
@@ -199,9 +300,9 @@ fn invalid_pem_is_a_configuration_error_with_its_reason() {
     for (pem, said) in [
         ("", "no certificate"),
         ("garbage", "no certificate"),
-        (key.as_str(), "no certificate"),
-        (cut.as_str(), "not PEM"),
-        ("-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n", "not PEM"),
+        (key.as_str(), "no certificate in it, but PRIVATE KEY"),
+        (cut.as_str(), "no -----END line"),
+        ("-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n", "not Base64"),
         (no_certificate, "certificate"),
     ] {
         let endpoint = TokenEndpoint::new_trusting("https://localhost/token", auth(), pem);
