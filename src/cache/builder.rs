@@ -65,8 +65,8 @@ impl TokenCacheBuilder {
     /// When the limit is reached, the current token is used until it expires or is rejected. A
     /// caller that needs a new one gets
     /// [`TokenErrorKind::LimitReached`](crate::TokenErrorKind::LimitReached) with
-    /// [`TokenError::next_attempt_in`](crate::TokenError::next_attempt_in). Failed requests count.
-    /// The limit is kept by this cache alone, from its creation on: divide a daily limit among your
+    /// [`TokenError::next_attempt_in`](crate::TokenError::next_attempt_in). Failed requests
+    /// count, with all their attempts to connect as one. The limit is kept by this cache alone, from its creation on: divide a daily limit among your
     /// processes, and leave room for restarts.
     ///
     /// ```

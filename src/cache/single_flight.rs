@@ -131,12 +131,13 @@ impl RefreshGuard {
         }
     }
 
-    /// Runs `fetch` within the span of the refresh. Cancels it when the cache is closed.
+    /// Runs `fetch` within the span and the telemetry of the refresh. Cancels it when the cache is closed.
     pub(super) async fn run<T>(
         &self,
         fetch: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
-        match select(pin!(self.core.closed()), pin!(self.span().instrument(fetch))).await {
+        let fetch = self.core.telemetry.scope(self.span().instrument(fetch));
+        match select(pin!(self.core.closed()), pin!(fetch)).await {
             Either::Left(_) => Err(closed()),
             Either::Right((fetched, _)) => fetched,
         }

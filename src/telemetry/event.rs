@@ -29,6 +29,14 @@ pub(crate) enum Event<'a> {
         /// The duration of the refresh.
         duration: Duration,
     },
+    /// A token request or a metadata request could not connect and is tried again.
+    ConnectFailed {
+        /// The number of the attempt that failed, from 1.
+        attempt: usize,
+        error: &'a dyn Display,
+        /// The time until the next attempt.
+        retry_in: Duration,
+    },
     /// The last token request that the limit permits in this period has begun.
     LimitReached {
         /// The time until the limit permits the next token request.

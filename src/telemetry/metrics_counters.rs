@@ -10,6 +10,7 @@ const ATTACHED: &str = "tower_oauth_attached_total";
 const WAITED: &str = "tower_oauth_waited_total";
 const REFRESHED: &str = "tower_oauth_refreshed_total";
 const REFRESH_FAILED: &str = "tower_oauth_refresh_failed_total";
+const CONNECT_RETRIED: &str = "tower_oauth_connect_retried_total";
 const LIMIT_REACHED: &str = "tower_oauth_limit_reached_total";
 const REJECTED: &str = "tower_oauth_rejected_total";
 const REFRESH_SUPPRESSED: &str = "tower_oauth_refresh_suppressed_total";
@@ -30,6 +31,7 @@ fn describe() {
         (WAITED, "times that a caller had to wait for a token"),
         (REFRESHED, "tokens obtained"),
         (REFRESH_FAILED, "token refreshes that failed, by the kind of the error"),
+        (CONNECT_RETRIED, "attempts to connect for a token request, without the first"),
         (LIMIT_REACHED, "times that the limit on token requests was reached"),
         (REJECTED, "responses that rejected the token"),
         (REFRESH_SUPPRESSED, "rejections and 401s that caused no refresh, by reason"),
@@ -54,6 +56,7 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RefreshFailed { kind, .. } => {
             counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
         }
+        Event::ConnectFailed { .. } => count(CONNECT_RETRIED),
         Event::LimitReached { .. } => count(LIMIT_REACHED),
         Event::Rejected { .. } => count(REJECTED),
         Event::RefreshSuppressed { reason, .. } => {

@@ -9,6 +9,7 @@
     allow(dead_code, clippy::unused_self)
 )]
 
+mod current;
 mod emitter;
 mod event;
 #[cfg(feature = "metrics")]
@@ -18,6 +19,7 @@ mod request_counter;
 #[cfg(feature = "tracing")]
 mod tracing_events;
 
+pub(crate) use current::emit_current;
 pub(crate) use emitter::Telemetry;
 pub(crate) use event::{Event, SkipReason, SuppressReason};
 pub(crate) use refresh_span::RefreshSpan;

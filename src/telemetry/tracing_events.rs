@@ -21,6 +21,10 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
             target: TARGET, cache, kind, reason, error = %error, took_s = seconds(duration),
             "token refresh failed"
         ),
+        Event::ConnectFailed { attempt, error, retry_in } => debug!(
+            target: TARGET, cache, attempt, error = %error, retry_s = seconds(retry_in),
+            "connection attempt failed"
+        ),
         Event::LimitReached { next_request_in } => warn!(
             target: TARGET, cache, next_request_s = seconds(next_request_in),
             "token request limit reached"

@@ -64,8 +64,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// - Redirects are not followed.
 /// - Connections are not kept, because token requests are rare. Therefore it can be used from
 ///   several runtimes.
-/// - Connecting takes at most
-///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT).
+/// - One attempt to connect takes at most
+///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). Up to two more
+///   follow, see [`TokenEndpoint::CONNECT_RETRY_DELAYS`](crate::TokenEndpoint::CONNECT_RETRY_DELAYS).
 /// - Names are resolved with the resolver of the system. Proxy settings are ignored.
 #[derive(Clone)]
 pub struct DefaultTransport(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);

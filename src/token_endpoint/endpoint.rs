@@ -10,7 +10,7 @@ use http::{
     },
 };
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tower_service::Service;
 
 #[cfg(feature = "default-transport")]
@@ -24,14 +24,14 @@ use super::{
     parse_response::parse_response,
     request_format::RequestFormat,
     response_format::ResponseFormat,
-    round_trip::RoundTrip,
+    round_trip::{CONNECT_RETRY_DELAYS, RoundTrip},
     token_request::TokenRequest,
     token_response::TokenResponse,
     token_url::TokenUrl,
     transport::{MAX_RESPONSE_BYTES, Transport},
 };
 use crate::{
-    error::{BoxError, ConfigError, TokenError},
+    error::{BoxError, ConfigError, TokenError, TokenErrorKind},
     token::RefreshTiming,
 };
 
@@ -97,6 +97,17 @@ impl TokenEndpoint {
     /// connection.
     #[cfg(feature = "default-transport")]
     pub const CONNECT_TIMEOUT: Duration = CONNECT_TIMEOUT;
+    /// The pauses before the second and the third attempt of a request that cannot connect.
+    ///
+    /// Nothing was sent then, so the request cannot be repeated by this. A request that was sent is
+    /// never sent again. Connecting is not tried again after a TLS error, such as a certificate
+    /// that is not trusted.
+    ///
+    /// A transport says that it could not connect with an error that is, or has as a source, a
+    /// `hyper_util::client::legacy::Error` with `is_connect`: so do the
+    /// [`DefaultTransport`](crate::DefaultTransport), hyper-util and reqwest. There is no second
+    /// attempt after other errors, and none without the feature `default-transport`.
+    pub const CONNECT_RETRY_DELAYS: [Duration; 2] = CONNECT_RETRY_DELAYS;
     /// The default of [`timeout`](Self::timeout).
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
     /// The default of [`default_lifetime`](Self::default_lifetime).
@@ -199,7 +210,8 @@ impl TokenEndpoint {
         })
     }
 
-    /// Sets the time limit for one request and its complete response. Default:
+    /// Sets the time limit for one request and its complete response, including all
+    /// [attempts to connect](Self::CONNECT_RETRY_DELAYS). Default:
     /// [`DEFAULT_TIMEOUT`](Self::DEFAULT_TIMEOUT).
     ///
     /// The [refresh timeout](crate::TokenCacheBuilder::refresh_timeout) of a cache is a second
@@ -317,13 +329,24 @@ impl TokenEndpoint {
     /// [secret parameter](TokenRequest::secret_parameter). Its kind is
     /// [`Configuration`](crate::TokenErrorKind::Configuration), and nothing is sent, if `request`
     /// has a parameter of client authentication (`client_id`, `client_secret`, `client_assertion`,
-    /// `client_assertion_type`) or a second `grant_type`.
+    /// `client_assertion_type`) or a second `grant_type`. Its kind is
+    /// [`Runtime`](crate::TokenErrorKind::Runtime) outside of a tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the tokio runtime has no time driver: enable it with `enable_time` or `enable_all`
+    /// of its builder. (A [`TokenCache`](crate::TokenCache) turns the panic into an error of kind
+    /// [`Panicked`](crate::TokenErrorKind::Panicked).)
     ///
     /// # Cancel safety
     ///
     /// The future can be dropped at any time. If the request was sent already, the server may have
     /// issued a token that is lost.
     pub async fn send(&self, request: TokenRequest) -> Result<TokenResponse, TokenError> {
+        if Handle::try_current().is_err() {
+            let message = "a request must be sent, but there is no tokio runtime to send it on";
+            return Err(TokenError::new(TokenErrorKind::Runtime, message));
+        }
         request.check_parameters()?;
         let url = self.location.token_url(self.auth.method(), &self.round_trip).await?;
         let request = self.auth.authenticate(request).await?;
@@ -382,7 +405,13 @@ impl fmt::Debug for TokenEndpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, error::Error, fmt::Write};
+    use std::{
+        convert::Infallible,
+        error::Error,
+        fmt::Write,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     use http::header::CONTENT_TYPE;
     use http_body_util::Full;
@@ -390,7 +419,6 @@ mod tests {
     use tokio_test::block_on;
 
     use super::*;
-    use crate::error::TokenErrorKind;
 
     const URL: &str = "https://as.test/token?key=K3Y";
 
@@ -543,6 +571,18 @@ mod tests {
     }
 
     #[test]
+    fn request_outside_of_a_runtime_is_an_error_with_advice() {
+        let endpoint = endpoint(auth(), |_| panic!("a request was sent"));
+        let sent = pin!(endpoint.send(TokenRequest::new("x")));
+        let Poll::Ready(result) = sent.poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("the request waits for a runtime");
+        };
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Runtime);
+        assert!(error.to_string().contains("running tokio runtime"), "{error}");
+    }
+
+    #[test]
     fn transport_is_ready_before_it_is_called() {
         #[derive(Clone)]
         struct ReadyLater(bool);
@@ -552,15 +592,12 @@ mod tests {
             type Error = Infallible;
             type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
-            fn poll_ready(
-                &mut self,
-                context: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Result<(), Infallible>> {
+            fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
                 if std::mem::replace(&mut self.0, true) {
-                    return std::task::Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(()));
                 }
                 context.waker().wake_by_ref();
-                std::task::Poll::Pending
+                Poll::Pending
             }
 
             fn call(&mut self, _: Request<Bytes>) -> Self::Future {

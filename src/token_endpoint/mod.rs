@@ -10,6 +10,7 @@
 //! | `token_request` | the parameters of a request and its secrets |
 //! | `request_format` | encoding the parameters |
 //! | `round_trip` | one request and its complete response, within limits |
+//! | `connect_error` | the errors after which connecting is tried again |
 //! | `transport` | the tower service that sends it |
 //! | `default_transport` | the ready-made service |
 //! | `certificates` | reading the certificates that it trusts |
@@ -23,6 +24,7 @@ mod certificate_verifier;
 #[cfg(feature = "default-transport")]
 mod certificates;
 mod client_auth;
+mod connect_error;
 #[cfg(feature = "default-transport")]
 mod default_transport;
 mod endpoint;

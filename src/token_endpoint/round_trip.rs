@@ -1,4 +1,5 @@
-//! One request and its complete response, within limits of time and size.
+//! One request and its complete response, within limits of time and size. An attempt that cannot
+//! connect is repeated.
 
 use std::{error::Error, time::Duration};
 
@@ -6,11 +7,21 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError};
 
-use super::transport::{MAX_RESPONSE_BYTES, ResponseBody, Transport};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    connect_error::is_connect_retryable,
+    transport::{MAX_RESPONSE_BYTES, ResponseBody, Transport},
+};
 use crate::{
     error::{BoxError, TokenError, TokenErrorKind},
     redact::Redactor,
+    telemetry::{Event, emit_current},
 };
+
+/// The pauses before the second and the third attempt to connect.
+pub(super) const CONNECT_RETRY_DELAYS: [Duration; 2] =
+    [Duration::from_millis(100), Duration::from_millis(400)];
 
 #[derive(Clone)]
 pub(super) struct RoundTrip {
@@ -26,19 +37,44 @@ pub(super) struct RawResponse {
 }
 
 impl RoundTrip {
+    /// Sends a request and returns the complete response.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the tokio runtime has no time driver.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
         redactor: &Redactor,
     ) -> Result<RawResponse, TokenError> {
         let exchange = async {
-            let response = self.transport.send(request).await;
-            read_body(response.map_err(|error| request_failed(error, redactor))?, redactor).await
+            let response = self.connect_and_send(request, redactor).await?;
+            read_body(response, redactor).await
         };
-        tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+        timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
             let message = format!("no complete response within {:?}", self.timeout);
             Err(TokenError::new(TokenErrorKind::Timeout, message))
         })
+    }
+
+    /// Sends a request, with up to two more attempts if the transport cannot connect. A request
+    /// that was sent is not repeated.
+    async fn connect_and_send(
+        &self,
+        request: Request<Bytes>,
+        redactor: &Redactor,
+    ) -> Result<Response<ResponseBody>, TokenError> {
+        for (attempt, retry_in) in (1..).zip(CONNECT_RETRY_DELAYS) {
+            match self.transport.send(request.clone()).await {
+                Err(error) if is_connect_retryable(&*error) => {
+                    let error = &root_cause(&*error, redactor);
+                    emit_current(Event::ConnectFailed { attempt, error, retry_in });
+                    sleep(retry_in).await;
+                }
+                result => return result.map_err(|error| request_failed(error, redactor)),
+            }
+        }
+        self.transport.send(request).await.map_err(|error| request_failed(error, redactor))
     }
 }
 

@@ -15,6 +15,8 @@ mod changed_service;
 mod chapter_table;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "default-transport")]
+mod connect_retry;
 mod credentials;
 #[cfg(feature = "default-transport")]
 mod default_transport;

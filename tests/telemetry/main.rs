@@ -4,17 +4,34 @@
 //! These tests need a binary of their own and run one after another. `tracing` caches for the whole
 //! process which callsites have a subscriber, so parallel tests could miss each other's events.
 
-// The history moves the wall clock.
-#![cfg(feature = "test-util")]
+// The history moves the wall clock, and has a connect error of hyper-util.
+#![cfg(all(feature = "test-util", feature = "default-transport"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
 #[path = "../it/support.rs"]
 #[allow(dead_code)] // the fixtures that only other tests use
 mod support;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    io,
+    num::NonZeroU32,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use tokio::sync::{Mutex, MutexGuard};
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex, MutexGuard},
+};
+use tower::BoxError;
+use tower_oauth::{ClientAuth, ClientCredentials, TokenCache, TokenEndpoint};
 
 use crate::support::{Reply, SleptTime, TestSetup};
 
@@ -58,7 +75,7 @@ async fn run_history() {
     setup.get().await.unwrap(); // wall clock jumped
     setup.cache.invalidate(setup.cache.current().unwrap().generation());
     setup.get().await.unwrap(); // last token request that the limit allows
-    let other_origin = http::Request::get("https://me:pw@elsewhere.test/path?query");
+    let other_origin = Request::get("https://me:pw@elsewhere.test/path?query");
     let other_origin = other_origin.body(support::Body::default()).unwrap();
     tower::ServiceExt::oneshot(setup.client.clone(), other_origin).await.unwrap(); // no token
     let mut other_host = support::get("/");
@@ -68,6 +85,31 @@ async fn run_history() {
     own_header.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
     tower::ServiceExt::oneshot(setup.client.clone(), own_header).await.unwrap(); // no token
     setup.cache.close();
+    let cache = TokenCache::builder(ClientCredentials::new(endpoint()));
+    cache.name("orders").build().token().await.unwrap();
+}
+
+/// Returns an endpoint that cannot be reached by the first attempt to connect.
+fn endpoint() -> TokenEndpoint {
+    let is_up = std::sync::Arc::new(AtomicBool::new(false));
+    let transport = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let is_up = is_up.swap(true, Ordering::SeqCst);
+        async move {
+            if is_up {
+                let body = r#"{"access_token":"T0KEN","expires_in":3600}"#;
+                return Ok(Response::new(Full::<Bytes>::from(body)));
+            }
+            let connector = tower::service_fn(|_: Uri| {
+                let error = io::Error::other("S3CRET: connection refused");
+                std::future::ready(Err::<TokioIo<TcpStream>, _>(error))
+            });
+            let client = Client::builder(TokioExecutor::new()).build(connector);
+            let request = Request::get("https://as.test/").body(Full::<Bytes>::default());
+            Err::<_, BoxError>(client.request(request?).await.unwrap_err().into())
+        }
+    });
+    let auth = ClientAuth::client_secret_post("id", "S3CRET");
+    TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap()
 }
 
 #[cfg(feature = "metrics")]
@@ -117,16 +159,17 @@ mod metrics {
             lines,
             [
                 "attached_total 13",
+                "connect_retried_total 1",
                 "limit_reached_total 1",
                 "refresh_failed_total kind=transport 1",
                 "refresh_suppressed_total reason=breaker_open 1",
                 "refresh_suppressed_total reason=late 2",
-                "refreshed_total 5",
+                "refreshed_total 6",
                 "rejected_total 6",
                 "retry_accepted_total 3",
                 "retry_rejected_total 1",
                 "token_remaining_seconds 3600",
-                "waited_total 6",
+                "waited_total 7",
             ]
         );
     }
@@ -307,6 +350,14 @@ mod tracing {
                     r#"DEBUG request sent without a token; reason="authorization_header" "#,
                     "origin=https://api.test",
                 ),
+                "DEBUG token cache closed;",
+                r#"DEBUG token_refresh; reason="first""#,
+                "DEBUG waiting for a token;",
+                concat!(
+                    "DEBUG connection attempt failed; attempt=1 ",
+                    "error=[redacted]: connection refused retry_s",
+                ),
+                r#"INFO token refreshed; generation=1 reason="first" lifetime_s took_s"#,
                 "DEBUG token cache closed;",
             ]
         );

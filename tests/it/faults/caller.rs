@@ -17,14 +17,14 @@ use tower_oauth::{
     TokenCache, TokenCacheBuilder, TokenEndpoint, TokenError, TokenSource,
 };
 
-use super::table;
+use super::{endpoint::TICK, table};
 use crate::{
     loopback::{Authority, HyperClient, http1_client},
     support::{Body, StoppedClock, token_error},
 };
 
-/// The resolution of time measurements.
-const TICK: Duration = Duration::from_millis(1);
+/// The outcome of a request that took longer says for how long.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// A user of a real HTTP client under the layer. Records the outcome of each request.
 pub(super) struct Caller {
@@ -89,7 +89,7 @@ impl Caller {
         let started = Instant::now();
         let (outcome, error) = self.send().await;
         let took = started.elapsed();
-        let outcome = if took.is_zero() {
+        let outcome = if took < SHORT_WAIT {
             outcome
         } else {
             format!("{outcome} after {:.0} s", took.as_secs_f64())

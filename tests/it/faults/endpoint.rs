@@ -1,14 +1,19 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
-    sync::watch,
+    sync::{mpsc::unbounded_channel, watch},
     task::JoinHandle,
+    time::advance,
 };
-use tower_oauth::{ClientAuth, Secret, TokenEndpoint};
+use tower::ServiceBuilder;
+use tower_oauth::{BoxError, ClientAuth, DefaultTransport, Secret, TokenEndpoint};
 
 use crate::loopback::Authority;
+
+/// The resolution of time measurements.
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 pub(super) const SECRET: &str = "S3CRET";
 const CREDENTIAL: &str = "authorization: Basic aWQ6UzNDUkVU\r\n";
@@ -56,8 +61,39 @@ impl Port {
         format!("{scheme}://{}/token", self.address)
     }
 
+    /// Returns the endpoint at this port. Its clock moves while it waits to connect again.
     pub(super) fn endpoint(&self, secret: impl Into<Secret>) -> TokenEndpoint {
-        TokenEndpoint::new(self.url("http"), auth(secret)).unwrap()
+        self.endpoint_with(secret, |_| ())
+    }
+
+    /// Like [`endpoint`](Self::endpoint), and calls `on_failure` with the number of each attempt to
+    /// connect that fails.
+    pub(super) fn endpoint_with(
+        &self,
+        secret: impl Into<Secret>,
+        on_failure: impl Fn(usize) + Send + 'static,
+    ) -> TokenEndpoint {
+        let (failed, mut failures) = unbounded_channel();
+        let transport = ServiceBuilder::new().map_err(move |error: BoxError| {
+            if error.downcast_ref::<hyper_util::client::legacy::Error>().unwrap().is_connect() {
+                failed.send(()).ok();
+            }
+            error
+        });
+        tokio::spawn(async move {
+            let delays = TokenEndpoint::CONNECT_RETRY_DELAYS.map(Some).into_iter().chain([None]);
+            for (attempt, delay) in (1..).zip(delays.cycle()) {
+                failures.recv().await?;
+                on_failure(attempt);
+                if let Some(delay) = delay {
+                    // Timers fire at the end of their millisecond.
+                    advance(delay + TICK).await;
+                }
+            }
+            Some(())
+        });
+        let transport = transport.service(DefaultTransport::new().unwrap());
+        TokenEndpoint::with_transport(self.url("http"), auth(secret), transport).unwrap()
     }
 
     pub(super) fn listen(&self) -> TcpListener {

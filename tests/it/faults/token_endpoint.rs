@@ -56,6 +56,21 @@ async fn endpoint_down_at_the_start_is_retried_with_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn short_outage_at_the_start_fails_no_request() {
+    let (authority, port) = (Authority::default(), Arc::new(Port::new()));
+    let (down, issuer) = (Arc::clone(&port), authority.clone());
+    let endpoint = port.endpoint_with(SECRET, move |attempt| {
+        if attempt == 2 {
+            down.serve(&issuer, []);
+        }
+    });
+    let mut caller = Caller::new(endpoint, &authority).await;
+    caller.get().await;
+    caller.end_fault();
+    caller.assert_row("endpoint down for less than half a second, at the start");
+}
+
+#[tokio::test(start_paused = true)]
 async fn endpoint_outage_is_bridged_by_a_valid_token() {
     const SECOND: Duration = Duration::from_secs(1);
     let (authority, port) = (Authority::default(), Port::new());

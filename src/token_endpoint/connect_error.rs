@@ -1,0 +1,39 @@
+//! Recognizing the error of a request that was not sent, because the transport could not connect.
+
+use std::error::Error;
+
+/// Returns true if another attempt to connect may succeed and cannot repeat a request: an error of
+/// the client of hyper-util says that it could not connect.
+///
+/// A TLS error is permanent: the server was reached, but its certificate or its settings do not
+/// fit.
+#[cfg(feature = "default-transport")]
+pub(super) fn is_connect_retryable(error: &(dyn Error + 'static)) -> bool {
+    use hyper_util::client::legacy;
+
+    let is_connect_error = |link: &(dyn Error + 'static)| {
+        link.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
+    };
+    chain(error).any(is_connect_error) && !chain(error).any(<dyn Error>::is::<rustls::Error>)
+}
+
+/// Without the feature `default-transport`, the type of the error is not known.
+#[cfg(not(feature = "default-transport"))]
+pub(super) fn is_connect_retryable(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+#[cfg(feature = "default-transport")]
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |link: &&'a (dyn Error + 'static)| cause(*link))
+}
+
+/// Returns the cause of an error. An I/O error hides its inner error: its source is the source of
+/// that error.
+#[cfg(feature = "default-transport")]
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
