@@ -102,7 +102,7 @@
 //! | `resource` | list of strings |
 //! | `parameters` | table of strings |
 //! | `request_format` | `form` or `json` |
-//! | `headers` | table of strings |
+//! | `headers` | table of strings; `user-agent` replaces `tower-oauth/VERSION` |
 //! | `response_format` | table of JSON Pointers, see below |
 //! | `timeout`, `default_lifetime` | duration |
 //! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |

@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response,
     header::{
         ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+        USER_AGENT,
     },
 };
 use http_body::Body;
@@ -24,7 +25,7 @@ use super::{
     parse_response::parse_response,
     request_format::RequestFormat,
     response_format::ResponseFormat,
-    round_trip::{CONNECT_RETRY_DELAYS, RoundTrip},
+    round_trip::{CONNECT_RETRY_DELAYS, DEFAULT_USER_AGENT, RoundTrip},
     token_request::TokenRequest,
     token_response::TokenResponse,
     token_url::TokenUrl,
@@ -108,6 +109,9 @@ impl TokenEndpoint {
     /// [`DefaultTransport`](crate::DefaultTransport), hyper-util and reqwest. There is no second
     /// attempt after other errors, and none without the feature `default-transport`.
     pub const CONNECT_RETRY_DELAYS: [Duration; 2] = CONNECT_RETRY_DELAYS;
+    /// The `User-Agent` of all requests (RFC 9110 §10.1.5): `tower-oauth/` and the version of this
+    /// crate. [`header`](Self::header) sets another one.
+    pub const DEFAULT_USER_AGENT: &str = DEFAULT_USER_AGENT;
     /// The default of [`timeout`](Self::timeout).
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
     /// The default of [`default_lifetime`](Self::default_lifetime).
@@ -201,6 +205,7 @@ impl TokenEndpoint {
             round_trip: RoundTrip {
                 transport: Transport::new(transport),
                 timeout: Self::DEFAULT_TIMEOUT,
+                user_agent: None,
             },
             request_format: RequestFormat::default(),
             headers: HeaderMap::new(),
@@ -247,6 +252,9 @@ impl TokenEndpoint {
     /// Adds a header to token requests, such as the key of an API gateway. Its value is marked
     /// sensitive, and no error shows it.
     ///
+    /// A `User-Agent` replaces the [default](Self::DEFAULT_USER_AGENT). It is also sent with the
+    /// metadata requests of an [`Issuer`](crate::Issuer), and it is no secret.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::Header`] if the name or the value is invalid, if this crate or the HTTP
@@ -262,8 +270,13 @@ impl TokenEndpoint {
         let Ok(mut value) = HeaderValue::from_str(value) else {
             return error("has an invalid value");
         };
-        value.set_sensitive(true);
-        if self.headers.insert(header, value).is_some() {
+        let replaced = if header == USER_AGENT {
+            self.round_trip.user_agent.replace(value)
+        } else {
+            value.set_sensitive(true);
+            self.headers.insert(header, value)
+        };
+        if replaced.is_some() {
             return error("is there already");
         }
         Ok(self)
@@ -394,6 +407,7 @@ impl fmt::Debug for TokenEndpoint {
             .field("location", &self.location)
             .field("auth", &self.auth)
             .field("timeout", &self.round_trip.timeout)
+            .field("user_agent", &self.round_trip.user_agent)
             .field("default_lifetime", &self.default_lifetime)
             .field("request_format", &self.request_format)
             .field("headers", &self.headers)
@@ -479,6 +493,24 @@ mod tests {
         assert_eq!(response.refresh_token(), Some("r0tated"));
         assert_eq!(response.number_at("/refresh_expires_in"), Some(7200.0));
         assert_eq!(response.into_access_token().expose_secret(), "T0KEN");
+    }
+
+    #[test]
+    fn user_agent_names_the_crate_unless_it_is_set() {
+        for (set, sent) in [(None, DEFAULT_USER_AGENT), (Some("orders/2.1"), "orders/2.1")] {
+            let mut endpoint = endpoint(auth(), move |request| {
+                assert_eq!(request.headers().get_all(USER_AGENT).iter().count(), 1);
+                assert_eq!(request.headers()[USER_AGENT], sent);
+                Ok((400, json!({ "error": sent }).to_string()))
+            });
+            if let Some(set) = set {
+                endpoint = endpoint.header("User-Agent", set).unwrap();
+                assert!(endpoint.clone().header("user-agent", "other").is_err(), "set twice");
+            }
+            let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+            assert_eq!(error.error_code(), Some(sent), "a user agent is no secret");
+        }
+        assert!(DEFAULT_USER_AGENT.starts_with("tower-oauth/0."));
     }
 
     #[test]

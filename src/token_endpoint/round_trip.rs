@@ -4,7 +4,7 @@
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::USER_AGENT};
 use http_body_util::{BodyExt, LengthLimitError};
 
 use tokio::time::{sleep, timeout};
@@ -23,10 +23,14 @@ use crate::{
 pub(super) const CONNECT_RETRY_DELAYS: [Duration; 2] =
     [Duration::from_millis(100), Duration::from_millis(400)];
 
+pub(super) const DEFAULT_USER_AGENT: &str = concat!("tower-oauth/", env!("CARGO_PKG_VERSION"));
+
 #[derive(Clone)]
 pub(super) struct RoundTrip {
     pub(super) transport: Transport,
     pub(super) timeout: Duration,
+    /// The `User-Agent` of all requests. `None`: [`DEFAULT_USER_AGENT`].
+    pub(super) user_agent: Option<HeaderValue>,
 }
 
 /// A complete response with an uninterpreted body.
@@ -44,9 +48,12 @@ impl RoundTrip {
     /// Panics if the tokio runtime has no time driver.
     pub(super) async fn send(
         &self,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         redactor: &Redactor,
     ) -> Result<RawResponse, TokenError> {
+        let user_agent = self.user_agent.clone();
+        let user_agent = user_agent.unwrap_or(HeaderValue::from_static(DEFAULT_USER_AGENT));
+        request.headers_mut().insert(USER_AGENT, user_agent);
         let exchange = async {
             let response = self.connect_and_send(request, redactor).await?;
             read_body(response, redactor).await

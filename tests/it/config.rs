@@ -55,7 +55,7 @@ async fn every_key_of_a_grant_takes_effect() {
         resource = ["urn:1", "urn:2"]
         parameters = { tenant = "blue" }
         request_format = "json"
-        headers = { x-api-key = "K3Y" }
+        headers = { x-api-key = "K3Y", user-agent = "orders/2.1" }
         timeout = "10s"
         default_lifetime = "1h 30m"
         refresh_at_age = "1d"
@@ -83,6 +83,7 @@ async fn every_key_of_a_grant_takes_effect() {
     assert_eq!(head.headers["authorization"], "Basic bWU6UzNDUkVU");
     assert_eq!(head.headers["x-api-key"], "K3Y");
     assert!(head.headers["x-api-key"].is_sensitive());
+    assert_eq!(head.headers["user-agent"], "orders/2.1");
     let body = body.collect().await.unwrap().to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let expected = serde_json::json!({

@@ -6,12 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header::USER_AGENT};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::util::BoxCloneService;
 use tower_oauth::{
-    ClientAuth, ClientCredentials, Issuer, TokenCache, TokenEndpoint, TokenErrorKind,
+    ClientAuth, ClientCredentials, Issuer, TokenCache, TokenEndpoint, TokenErrorKind, TokenRequest,
 };
 
 use crate::support::{lock, wait_for_backoff};
@@ -29,6 +29,7 @@ struct Server(Arc<Mutex<ServerState>>);
 struct ServerState {
     responses: Vec<(&'static str, StatusCode, String)>,
     requests: Vec<String>,
+    user_agents: Vec<HeaderValue>,
 }
 
 impl Server {
@@ -45,6 +46,10 @@ impl Server {
     }
 
     fn cache(&self) -> TokenCache {
+        TokenCache::new(ClientCredentials::new(self.endpoint(ISSUER.parse().unwrap())))
+    }
+
+    fn endpoint(&self, issuer: Issuer) -> TokenEndpoint {
         let server = self.clone();
         let transport = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let mut state = lock(&server.0);
@@ -55,15 +60,14 @@ impl Server {
                 |(_, status, body)| (*status, body.clone()),
             );
             state.requests.push(format!("{} {url}", request.method()));
+            state.user_agents.extend(request.headers().get(USER_AGENT).cloned());
             std::future::ready(Ok::<_, Infallible>(
                 Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap(),
             ))
         });
         let auth = ClientAuth::client_secret_basic("id", "S3CRET");
-        let issuer = Issuer::try_from(ISSUER).unwrap();
         let transport = BoxCloneService::new(transport);
-        let endpoint = TokenEndpoint::with_transport(issuer, auth, transport).unwrap();
-        TokenCache::new(ClientCredentials::new(endpoint))
+        TokenEndpoint::with_transport(issuer, auth, transport).unwrap()
     }
 }
 
@@ -169,4 +173,20 @@ async fn issuer_without_metadata_is_an_error_that_names_it() {
     let message = error.to_string();
     let expected = "issuer https://as.test/tenant: there is no metadata";
     assert!(message.starts_with(expected), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_request_has_the_user_agent_of_the_endpoint() {
+    for set in [None, Some("orders/2.1")] {
+        let server = Server::default();
+        server.respond(OAUTH, 200, &metadata());
+        server.respond(TOKEN, 200, &token());
+        let mut endpoint = server.endpoint(ISSUER.parse().unwrap());
+        if let Some(set) = set {
+            endpoint = endpoint.header("user-agent", set).unwrap();
+        }
+        endpoint.send(TokenRequest::new("x")).await.unwrap();
+        let sent = set.unwrap_or(TokenEndpoint::DEFAULT_USER_AGENT);
+        assert_eq!(lock(&server.0).user_agents, [sent, sent]);
+    }
 }
