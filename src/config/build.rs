@@ -143,12 +143,19 @@ fn provider_error(reason: &'static str) -> ConfigError {
 
 impl ClientCredentialsConfig {
     fn location(&self) -> Result<Location, ConfigError> {
+        if self.discover_at.is_some() && self.issuer.is_none() {
+            return Err(provider_error("has discover_at, which needs an issuer"));
+        }
         match (&self.token_url, &self.issuer) {
             (Some(url), None) if self.danger_plain_http => {
                 TokenUrl::danger_plain_http(url).map(Location::from)
             }
             (Some(url), None) => Location::try_from(url),
-            (None, Some(issuer)) => issuer.parse::<Issuer>().map(Location::from),
+            (None, Some(issuer)) => {
+                let url = self.discover_at.as_deref();
+                let issuer = issuer.parse::<Issuer>();
+                apply(issuer, url, |issuer, url| issuer?.discover_at(url)).map(Location::from)
+            }
             _ => Err(provider_error("needs either token_url or issuer")),
         }
     }

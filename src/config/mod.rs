@@ -98,6 +98,7 @@
 //!
 //! | key | value |
 //! | --- | --- |
+//! | `discover_at` | URL at which the metadata of the `issuer` is found |
 //! | `scope`, `audience` | string |
 //! | `resource` | list of strings |
 //! | `parameters` | table of strings |
@@ -122,8 +123,8 @@
 //! Each key has the meaning and the default of the setter with the same name in
 //! [`TokenEndpoint`](crate::TokenEndpoint), [`ClientCredentials`](crate::ClientCredentials),
 //! [`ClientAuth`](crate::ClientAuth), [`ResponseFormat`](crate::ResponseFormat),
-//! [`StaticToken`](crate::StaticToken), [`TokenFile`](crate::TokenFile) or
-//! [`TokenCacheBuilder`](crate::TokenCacheBuilder).
+//! [`Issuer`](crate::Issuer), [`StaticToken`](crate::StaticToken), [`TokenFile`](crate::TokenFile)
+//! or [`TokenCacheBuilder`](crate::TokenCacheBuilder).
 //!
 //! # Caveats
 //!

@@ -43,6 +43,7 @@ pub(super) enum SourceConfig {
 pub(super) struct ClientCredentialsConfig {
     pub(super) token_url: Option<String>,
     pub(super) issuer: Option<String>,
+    pub(super) discover_at: Option<String>,
     pub(super) client_auth: ClientAuthConfig,
     pub(super) scope: Option<String>,
     pub(super) audience: Option<String>,

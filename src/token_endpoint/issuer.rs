@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{ConfigError, TokenError, TokenErrorKind},
-    redact::{Redactor, url_text_without_secrets},
+    redact::{Redactor, url_text_without_secrets, url_without_query},
     sync::{Mutex, lock},
     url_check::{check_server, is_https_or_loopback},
 };
@@ -27,6 +27,10 @@ use crate::{
 /// metadata is kept until a token request fails. Clones share it.
 ///
 /// `http` is accepted for this machine only, as for a [`TokenUrl`](crate::TokenUrl).
+///
+/// The token endpoint must have the scheme of the URL at which the metadata is found. If that URL
+/// is not the issuer, because the issuer is reached through a back channel, use
+/// [`discover_at`](Self::discover_at).
 ///
 /// ```no_run
 /// # #[cfg(feature = "default-transport")]
@@ -44,7 +48,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Issuer {
     identifier: String,
-    uri: Uri,
+    /// The URL from which the metadata URLs are made.
+    discovery_url: Uri,
     metadata: Arc<Mutex<Option<Metadata>>>,
 }
 
@@ -61,11 +66,8 @@ impl FromStr for Issuer {
     type Err = ConfigError;
 
     fn from_str(issuer: &str) -> Result<Self, ConfigError> {
-        let uri = parse(issuer).map_err(|reason| ConfigError::Issuer {
-            issuer: url_text_without_secrets(issuer),
-            reason,
-        })?;
-        Ok(Self { identifier: issuer.to_owned(), uri, metadata: Arc::default() })
+        let discovery_url = parse(issuer)?;
+        Ok(Self { identifier: issuer.to_owned(), discovery_url, metadata: Arc::default() })
     }
 }
 
@@ -86,14 +88,49 @@ impl fmt::Display for Issuer {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Issuer({self})")
+        write!(f, "Issuer({})", self.place())
     }
 }
 
 impl Issuer {
+    /// Fetches the metadata from another URL than the issuer: for a server that is reached through
+    /// a back channel, such as an internal host name, and whose metadata names the issuer by its
+    /// public URL. The well-known paths are added to `url` as to an issuer. Default: the issuer.
+    ///
+    /// The issuer in the metadata must still be identical to this one (RFC 8414 §3.3). The token
+    /// request goes to the `token_endpoint` of the metadata, which must have the scheme of `url`.
+    ///
+    /// ```
+    /// use tower_oauth::Issuer;
+    ///
+    /// let issuer: Issuer = "https://login.example.com/realms/orders".parse()?;
+    /// let issuer = issuer.discover_at("https://keycloak.internal:8443/realms/orders")?;
+    /// # Ok::<_, tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Issuer`] if `url` could not be an issuer: `http` is accepted for this machine
+    /// only, because the metadata decides where the client's secret is sent. For a plain `http`
+    /// endpoint that is secured by other means, use
+    /// [`TokenUrl::danger_plain_http`](crate::TokenUrl::danger_plain_http) instead of an issuer.
+    pub fn discover_at(self, url: &str) -> Result<Self, ConfigError> {
+        // Clones share the metadata, so this issuer gets a place of its own for it.
+        Ok(Self { discovery_url: parse(url)?, metadata: Arc::default(), ..self })
+    }
+
+    /// Returns the URL at which the metadata is found.
     #[cfg(feature = "default-transport")]
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+    pub(super) fn discovery_url(&self) -> &Uri {
+        &self.discovery_url
+    }
+
+    /// Returns the issuer, and the URL of its metadata if that differs, for errors.
+    fn place(&self) -> String {
+        if self.identifier.parse().is_ok_and(|uri: Uri| uri == self.discovery_url) {
+            return self.identifier.clone();
+        }
+        format!("{} (discovered at {})", self.identifier, url_without_query(&self.discovery_url))
     }
 
     /// Returns the token URL, from kept metadata if there is any. Fails if the server does not
@@ -110,7 +147,7 @@ impl Issuer {
         };
         let metadata = metadata
             .and_then(|metadata| check_method(&metadata, method).map(|()| metadata))
-            .map_err(|error| error.at("issuer", &self.identifier))?;
+            .map_err(|error| error.at("issuer", &self.place()))?;
         *lock(&self.metadata) = Some(metadata.clone());
         Ok(metadata.token_url)
     }
@@ -122,25 +159,33 @@ impl Issuer {
 
     async fn fetch_metadata(&self, round_trip: &RoundTrip) -> Result<Metadata, TokenError> {
         let [oauth, openid] = self.metadata_urls();
-        let response = match get(&oauth, round_trip).await? {
-            response if response.status == StatusCode::OK => response,
-            _ => get(&openid, round_trip).await?,
-        };
-        self.parse_metadata(&response).map_err(|error| error.with_status(response.status))
+        let mut response = get(&oauth, round_trip).await?;
+        // A server that asks for a pause gets no second request.
+        if response.status != StatusCode::OK && !is_overloaded(&response) {
+            let openid = get(&openid, round_trip).await?;
+            // A server in trouble at the first URL may have its metadata there, and nothing at the
+            // second one.
+            if openid.status == StatusCode::OK || !response.status.is_server_error() {
+                response = openid;
+            }
+        }
+        self.parse_metadata(&response).map_err(|error| {
+            error.with_status(response.status).with_retry_after(response.retry_after())
+        })
     }
 
     /// Returns the two well-known URLs. RFC 8414 §3.1 inserts its path before the path of the
     /// issuer; `OpenID` Connect Discovery 1.0 §4 appends it.
     fn metadata_urls(&self) -> [Uri; 2] {
-        let path = self.uri.path().trim_end_matches('/');
+        let path = self.discovery_url.path().trim_end_matches('/');
         [
             format!("/.well-known/oauth-authorization-server{path}"),
             format!("{path}/.well-known/openid-configuration"),
         ]
         .map(|path| {
-            let mut parts = self.uri.clone().into_parts();
+            let mut parts = self.discovery_url.clone().into_parts();
             parts.path_and_query = PathAndQuery::try_from(path).ok();
-            Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone())
+            Uri::from_parts(parts).unwrap_or_else(|_| self.discovery_url.clone())
         })
     }
 
@@ -162,7 +207,9 @@ impl Issuer {
             Some(other) => {
                 let other = Redactor::default().clean(&url_text_without_secrets(other));
                 return invalid(format!(
-                    "its metadata is of another issuer, {other:?}: both must be identical"
+                    "its metadata is of another issuer, {other:?}: both must be identical. If the \
+                     issuer is reached through a back channel, name that URL with \
+                     Issuer::discover_at (discover_at in a configuration file)"
                 ));
             }
             None => return invalid("its metadata has no issuer".into()),
@@ -171,14 +218,16 @@ impl Issuer {
             return invalid("its metadata has no token_endpoint".into());
         };
         match url.parse::<TokenUrl>() {
-            Ok(token_url) if token_url.uri().scheme() == self.uri.scheme() => {
+            Ok(token_url) if token_url.uri().scheme() == self.discovery_url.scheme() => {
                 let methods = metadata["token_endpoint_auth_methods_supported"].as_array();
                 let methods = methods.map(|methods| {
                     methods.iter().filter_map(Value::as_str).map(str::to_owned).collect()
                 });
                 Ok(Metadata { token_url, methods })
             }
-            Ok(url) => invalid(format!("its token endpoint {url} has another scheme")),
+            Ok(url) => {
+                invalid(format!("its token endpoint {url} has another scheme than its metadata"))
+            }
             Err(error) => {
                 let error = Redactor::default().clean(&error.to_string());
                 invalid(format!("its metadata has an unusable token_endpoint: {error}"))
@@ -206,8 +255,19 @@ async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<RawResponse, TokenErro
     round_trip.send(request, &Redactor::default()).await
 }
 
+/// Returns true if the server asks for fewer requests (RFC 6585 §4, RFC 9110 §10.2.3).
+fn is_overloaded(response: &RawResponse) -> bool {
+    response.status == StatusCode::TOO_MANY_REQUESTS
+        || (response.status.is_server_error() && response.retry_after().is_some())
+}
+
+fn parse(issuer: &str) -> Result<Uri, ConfigError> {
+    check(issuer)
+        .map_err(|reason| ConfigError::Issuer { issuer: url_text_without_secrets(issuer), reason })
+}
+
 /// Checks an issuer identifier (RFC 8414 §2): `https`, without query and fragment.
-fn parse(issuer: &str) -> Result<Uri, &'static str> {
+fn check(issuer: &str) -> Result<Uri, &'static str> {
     const NOT_HTTPS: &str = "does not begin with https://";
     let uri = issuer.parse::<Uri>().map_err(|_| "is not a URL")?;
     let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {

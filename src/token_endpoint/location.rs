@@ -34,12 +34,12 @@ impl Location {
     }
 
     /// Returns true if requests to this location use TLS. The token endpoint of an issuer has the
-    /// scheme of the issuer.
+    /// scheme of its metadata.
     #[cfg(feature = "default-transport")]
     pub(super) fn is_https(&self) -> bool {
         let uri = match self {
             Self::TokenUrl(url) => url.uri(),
-            Self::Issuer(issuer) => issuer.uri(),
+            Self::Issuer(issuer) => issuer.discovery_url(),
         };
         uri.scheme_str() == Some("https")
     }

@@ -60,7 +60,7 @@ impl RawResponse {
         self.header(&DATE).and_then(parse_http_date)
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         let value = self.header(&RETRY_AFTER)?.trim();
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));

@@ -111,6 +111,22 @@ async fn token_request_limit_and_name_take_effect() {
     assert!(error.contains("nonzero"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn issuer_with_a_back_channel_can_be_configured() {
+    let config = grant("issuer = 'https://as.test'\ndiscover_at = 'https://internal.test'")
+        .replace("token_url = \"https://as.test/token\"", "");
+    let metadata = r#"{"issuer":"https://other.test"}"#;
+    let (transport, mut requests) = answering(metadata);
+    let cache = read(&config).unwrap().token_cache_with_transport(transport).unwrap();
+    let error = cache.token().await.unwrap_err().to_string();
+    assert!(
+        error.contains("issuer https://as.test (discovered at https://internal.test"),
+        "{error}"
+    );
+    let uri = requests.recv().await.unwrap().uri().to_string();
+    assert_eq!(uri, "https://internal.test/.well-known/oauth-authorization-server");
+}
+
 #[test]
 fn unknown_key_is_named_in_the_error() {
     for (config, key) in [
@@ -171,6 +187,12 @@ fn invalid_values_are_errors_when_the_cache_is_built() {
         (grant("parameters = { client_secret = 'x' }"), "client_secret"),
         (grant("headers = { authorization = 'x' }"), "authorization"),
         (grant("ca_file = '/x'"), "ca_file"),
+        (grant("discover_at = 'https://as.test'"), "discover_at, which needs an issuer"),
+        (
+            grant("issuer = 'https://as.test'\ndiscover_at = 'http://a.test'")
+                .replace("token_url = \"https://as.test/token\"", ""),
+            "does not begin with https://",
+        ),
         (
             "source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""),
             "printable",

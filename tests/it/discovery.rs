@@ -3,10 +3,14 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::USER_AGENT};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{RETRY_AFTER, USER_AGENT},
+};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::util::BoxCloneService;
@@ -28,6 +32,8 @@ struct Server(Arc<Mutex<ServerState>>);
 #[derive(Default)]
 struct ServerState {
     responses: Vec<(&'static str, StatusCode, String)>,
+    /// The `Retry-After` of each response.
+    retry_after: Option<&'static str>,
     requests: Vec<String>,
     user_agents: Vec<HeaderValue>,
 }
@@ -61,9 +67,12 @@ impl Server {
             );
             state.requests.push(format!("{} {url}", request.method()));
             state.user_agents.extend(request.headers().get(USER_AGENT).cloned());
-            std::future::ready(Ok::<_, Infallible>(
-                Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap(),
-            ))
+            let mut response = Response::builder().status(status);
+            if let Some(retry_after) = state.retry_after {
+                response = response.header(RETRY_AFTER, retry_after);
+            }
+            let response = response.body(Full::<Bytes>::from(body)).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response))
         });
         let auth = ClientAuth::client_secret_basic("id", "S3CRET");
         let transport = BoxCloneService::new(transport);
@@ -188,5 +197,104 @@ async fn metadata_request_has_the_user_agent_of_the_endpoint() {
         endpoint.send(TokenRequest::new("x")).await.unwrap();
         let sent = set.unwrap_or(TokenEndpoint::DEFAULT_USER_AGENT);
         assert_eq!(lock(&server.0).user_agents, [sent, sent]);
+    }
+}
+
+const BACK_CHANNEL: &str = "https://internal.test:8443/as";
+const BACK_CHANNEL_OAUTH: &str =
+    "https://internal.test:8443/.well-known/oauth-authorization-server/as";
+
+fn back_channel() -> Issuer {
+    ISSUER.parse::<Issuer>().unwrap().discover_at(BACK_CHANNEL).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn issuer_is_discovered_through_a_back_channel() {
+    let server = Server::default();
+    let token_url = "https://internal.test:8443/as/token";
+    server.respond(
+        BACK_CHANNEL_OAUTH,
+        200,
+        &json!({ "issuer": ISSUER, "token_endpoint": token_url }),
+    );
+    server.respond(token_url, 200, &token());
+    server.endpoint(back_channel()).send(TokenRequest::new("x")).await.unwrap();
+    let expected = [format!("GET {BACK_CHANNEL_OAUTH}"), format!("POST {token_url}")];
+    assert_eq!(server.take_requests(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_channel_must_name_exactly_the_expected_issuer() {
+    for named in [BACK_CHANNEL, "https://as.test/tenant/", "https://as.test", "https://evil.test"] {
+        let server = Server::default();
+        let document = json!({ "issuer": named, "token_endpoint": TOKEN });
+        server.respond(BACK_CHANNEL_OAUTH, 200, &document);
+        server.respond(TOKEN, 200, &token());
+        let endpoint = server.endpoint(back_channel());
+        let error = endpoint.send(TokenRequest::new("x")).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+        let message = error.to_string();
+        let place = format!("issuer {ISSUER} (discovered at {BACK_CHANNEL}): ");
+        assert!(message.starts_with(&place), "{message}");
+        assert!(message.contains(&format!("another issuer, {named:?}")), "{message}");
+        assert_eq!(server.take_requests(), [format!("GET {BACK_CHANNEL_OAUTH}")]);
+    }
+}
+
+/// The metadata of one clone must not be used by the other one, which expects it elsewhere.
+#[tokio::test(start_paused = true)]
+async fn back_channel_does_not_share_the_metadata_of_its_clone() {
+    let server = Server::default();
+    server.respond(OAUTH, 200, &metadata());
+    server.respond(TOKEN, 200, &token());
+    let issuer: Issuer = ISSUER.parse().unwrap();
+    server.endpoint(issuer.clone()).send(TokenRequest::new("x")).await.unwrap();
+    server.take_requests();
+    let issuer = issuer.discover_at(BACK_CHANNEL).unwrap();
+    server.endpoint(issuer).send(TokenRequest::new("x")).await.unwrap_err();
+    assert_eq!(server.take_requests()[0], format!("GET {BACK_CHANNEL_OAUTH}"));
+}
+
+#[test]
+fn unusable_back_channel_is_a_configuration_error() {
+    for (url, said) in [
+        ("", "not a URL"),
+        ("http://internal.test", "https://"),
+        ("https://internal.test?x", "query"),
+        ("https://u:hunter2@internal.test", "user information"),
+    ] {
+        let error = ISSUER.parse::<Issuer>().unwrap().discover_at(url).unwrap_err().to_string();
+        assert!(error.contains(said) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_metadata_is_honoured() {
+    for status in [429, 503] {
+        let server = Server::default();
+        server.respond(OAUTH, status, &json!({}));
+        lock(&server.0).retry_after = Some("120");
+        let cache = server.cache();
+        let error = cache.token().await.unwrap_err();
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!((error.kind(), error.status()), (TokenErrorKind::Server, Some(status)));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
+        assert_eq!(error.next_attempt_in(), Some(Duration::from_secs(120)));
+        assert_eq!(server.take_requests(), [format!("GET {OAUTH}")], "no second request");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn error_is_about_the_metadata_url_that_is_in_trouble() {
+    for (oauth, openid, expected) in
+        [(404, 404, 404), (503, 404, 503), (404, 503, 503), (503, 500, 503), (403, 404, 404)]
+    {
+        let server = Server::default();
+        server.respond(OAUTH, oauth, &json!({}));
+        server.respond(OPENID, openid, &json!({}));
+        let error = server.cache().token().await.unwrap_err();
+        assert_eq!(error.status().unwrap(), expected, "{oauth} and {openid}");
+        let expected = [format!("GET {OAUTH}"), format!("GET {OPENID}")];
+        assert_eq!(server.take_requests(), expected);
     }
 }
