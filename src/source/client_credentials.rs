@@ -46,6 +46,9 @@ impl ClientCredentials {
 
     /// Sets the requested scope: one or more values, separated by spaces (RFC 6749 §3.3). Default:
     /// none, for which the server uses a default scope of its own.
+    ///
+    /// A server may grant less. [`AccessToken::scope`] has the granted scope, and an
+    /// [event](crate::docs::telemetry) names the values that are missing.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());

@@ -37,6 +37,8 @@ pub(crate) enum Event<'a> {
         /// The time until the next attempt.
         retry_in: Duration,
     },
+    /// The server granted less than the requested scope (RFC 6749 §3.3).
+    ScopeNotGranted { missing: &'a str, granted: &'a str },
     /// The last token request that the limit permits in this period has begun.
     LimitReached {
         /// The time until the limit permits the next token request.

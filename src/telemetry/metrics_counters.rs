@@ -67,6 +67,9 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RetryAccepted { .. } => count(RETRY_ACCEPTED),
         Event::RetryRejected { .. } => count(RETRY_REJECTED),
         Event::Remaining(time) => remaining(time),
-        Event::SentWithoutToken { .. } | Event::ClockJumped(_) | Event::Closed => {}
+        Event::ScopeNotGranted { .. }
+        | Event::SentWithoutToken { .. }
+        | Event::ClockJumped(_)
+        | Event::Closed => {}
     }
 }

@@ -25,6 +25,9 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
             target: TARGET, cache, attempt, error = %error, retry_s = seconds(retry_in),
             "connection attempt failed"
         ),
+        Event::ScopeNotGranted { missing, granted } => {
+            info!(target: TARGET, cache, missing, granted, "requested scope not granted");
+        }
         Event::LimitReached { next_request_in } => warn!(
             target: TARGET, cache, next_request_s = seconds(next_request_in),
             "token request limit reached"

@@ -22,6 +22,7 @@ use super::{
 use super::{
     client_auth::ClientAuth,
     location::Location,
+    missing_scope::missing_scope,
     parse_response::parse_response,
     request_format::RequestFormat,
     response_format::ResponseFormat,
@@ -33,7 +34,9 @@ use super::{
 };
 use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
-    token::RefreshTiming,
+    redact::Redactor,
+    telemetry::{Event, emit_current},
+    token::{AccessToken, RefreshTiming},
 };
 
 /// The headers that [`TokenEndpoint::header`] does not accept: they are set by this crate or by the
@@ -375,6 +378,7 @@ impl TokenEndpoint {
         request: TokenRequest,
     ) -> Result<TokenResponse, TokenError> {
         let sent_at = Instant::now();
+        let requested_scope = request.scope().map(str::to_owned);
         let request = self
             .secrets(url)
             .iter()
@@ -383,6 +387,9 @@ impl TokenEndpoint {
             request.into_http_request(url.uri(), self.request_format, &self.headers);
         let response = self.round_trip.send(request, &redactor).await?;
         let parsed = parse_response(&response, &self.response_format, &redactor)?;
+        if let Some(requested) = requested_scope {
+            report_missing_scope(&requested, &parsed.access_token, &redactor);
+        }
         let lifetime = parsed.lifetime.unwrap_or(self.default_lifetime);
         let access_token = parsed.access_token.expires_in_from(sent_at, lifetime);
         let access_token = access_token.with_refresh_timing(self.refresh_timing);
@@ -399,6 +406,16 @@ impl TokenEndpoint {
             self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
         [query.to_owned()].into_iter().chain(decoded).chain(raw).chain(headers).collect()
     }
+}
+
+/// Emits an event if the server granted less than the requested scope. A response without a scope
+/// grants the requested one (RFC 6749 §5.1).
+fn report_missing_scope(requested: &str, token: &AccessToken, redactor: &Redactor) {
+    let Some(granted) = token.scope() else { return };
+    let Some(missing) = missing_scope(requested, granted) else { return };
+    let redactor = redactor.and(token.expose_secret());
+    let (missing, granted) = (&redactor.clean(&missing), &redactor.clean(granted));
+    emit_current(Event::ScopeNotGranted { missing, granted });
 }
 
 impl fmt::Debug for TokenEndpoint {

@@ -94,8 +94,8 @@ impl fmt::Debug for Issuer {
 
 impl Issuer {
     /// Fetches the metadata from another URL than the issuer: for a server that is reached through
-    /// a back channel, such as an internal host name, and whose metadata names the issuer by its
-    /// public URL. The well-known paths are added to `url` as to an issuer. Default: the issuer.
+    /// a back channel, such as an internal host name. Its metadata names the issuer by its public
+    /// URL. The well-known paths are added to `url` as to an issuer. Default: the issuer.
     ///
     /// The issuer in the metadata must still be identical to this one (RFC 8414 §3.3). The token
     /// request goes to the `token_endpoint` of the metadata, which must have the scheme of `url`.

@@ -17,6 +17,7 @@
 //! | `certificate_verifier` | verifying the certificate of a server |
 //! | `response_format` | the positions of the members in a response |
 //! | `parse_response` | reading a response |
+//! | `missing_scope` | the scope values that were not granted |
 //! | `token_response` | the result |
 
 #[cfg(feature = "default-transport")]
@@ -30,6 +31,7 @@ mod default_transport;
 mod endpoint;
 mod issuer;
 mod location;
+mod missing_scope;
 mod parse_response;
 mod request_format;
 mod response_format;

@@ -72,6 +72,12 @@ impl TokenRequest {
         self
     }
 
+    /// Returns the requested scope (RFC 6749 §3.3).
+    pub(super) fn scope(&self) -> Option<&str> {
+        let scope = self.parameters.iter().find(|(name, _)| name == "scope");
+        scope.map(|(_, value)| value.as_str())
+    }
+
     /// Rejects a second `grant_type`, and a second client authentication (RFC 6749 §2.3: at most
     /// one method in a request).
     pub(super) fn check_parameters(&self) -> Result<(), TokenError> {

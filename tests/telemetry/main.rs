@@ -85,18 +85,20 @@ async fn run_history() {
     own_header.headers_mut().insert("authorization", "Basic Og==".parse().unwrap());
     tower::ServiceExt::oneshot(setup.client.clone(), own_header).await.unwrap(); // no token
     setup.cache.close();
-    let cache = TokenCache::builder(ClientCredentials::new(endpoint()));
+    let cache = TokenCache::builder(ClientCredentials::new(endpoint()).scope("read write"));
     cache.name("orders").build().token().await.unwrap();
 }
 
-/// Returns an endpoint that cannot be reached by the first attempt to connect.
+/// Returns an endpoint that cannot be reached by the first attempt to connect, and that grants less
+/// than the requested scope.
 fn endpoint() -> TokenEndpoint {
     let is_up = std::sync::Arc::new(AtomicBool::new(false));
     let transport = tower::service_fn(move |_: Request<Full<Bytes>>| {
         let is_up = is_up.swap(true, Ordering::SeqCst);
         async move {
             if is_up {
-                let body = r#"{"access_token":"T0KEN","expires_in":3600}"#;
+                let body =
+                    r#"{"access_token":"T0KEN","expires_in":3600,"scope":"read S3CRET\nT0KEN"}"#;
                 return Ok(Response::new(Full::<Bytes>::from(body)));
             }
             let connector = tower::service_fn(|_: Uri| {
@@ -356,6 +358,10 @@ mod tracing {
                 concat!(
                     "DEBUG connection attempt failed; attempt=1 ",
                     "error=[redacted]: connection refused retry_s",
+                ),
+                concat!(
+                    r#"INFO requested scope not granted; missing="write" "#,
+                    r#"granted="read [redacted] [redacted]""#,
                 ),
                 r#"INFO token refreshed; generation=1 reason="first" lifetime_s took_s"#,
                 "DEBUG token cache closed;",
