@@ -5,7 +5,7 @@
 //! API_URL=https://api.example.com/orders cargo run --example client_credentials
 //! ```
 
-use std::env;
+use std::{env, process::ExitCode};
 
 use bytes::Bytes;
 use http::{Request, Uri};
@@ -17,7 +17,20 @@ use tower_oauth::{BoxError, ClientAuth, ClientCredentials, TokenEndpoint};
 use tower_oauth::{OAuthLayer, Origins, TokenCache};
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    // `Display` says what to do about an error. `Debug`, which `main` prints for a `Result`, does
+    // not.
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("caused by: {cause}");
+        source = cause.source();
+    }
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), BoxError> {
     let var = |name| env::var(name).map_err(|error| format!("{name}: {error}"));
 
     // Once per client registration: the source of the tokens, and the cache that all clients share.

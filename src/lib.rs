@@ -172,6 +172,8 @@ pub use cache::{
 };
 pub use error::{BoxError, ConfigError, TokenError, TokenErrorKind};
 pub use layer::OAuthLayer;
+#[doc(hidden)]
+pub use origins::OriginList;
 pub use origins::Origins;
 pub use service::OAuth;
 pub use source::{

@@ -40,6 +40,25 @@ pub struct Origins {
     without_authority: bool,
 }
 
+/// A list of strings. The compiler names this trait instead of [`IntoIterator`], so that its error
+/// about a single string says what to do.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a list of origins",
+    label = "expected a list of strings",
+    note = "put a single origin into brackets: `Origins::new([\"https://api.example.com\"])`"
+)]
+pub trait OriginList {
+    fn into_origins(self) -> impl Iterator<Item: AsRef<str>>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<I: IntoIterator<Item: AsRef<str>>> OriginList for I {
+    fn into_origins(self) -> impl Iterator<Item: AsRef<str>> {
+        self.into_iter()
+    }
+}
+
 /// The number of an origin. Zero stands for requests without an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OriginId(usize);
@@ -63,21 +82,17 @@ struct Origin {
 }
 
 impl Origins {
-    /// Allows these origins. Without a port, the default port of the scheme is meant: 443 or 80.
+    /// Allows these origins: an array, a vector or any other iterator of strings. Without a port,
+    /// the default port of the scheme is meant: 443 or 80.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Origin`] if an item is not a scheme, a host and an optional port (there are
     /// no patterns). [`ConfigError::NoOrigin`] if the list is empty.
-    pub fn new<I>(origins: I) -> Result<Self, ConfigError>
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        let named: Vec<_> = origins
-            .into_iter()
-            .map(|origin| Origin::parse(origin.as_ref()))
-            .collect::<Result<_, _>>()?;
+    pub fn new(origins: impl OriginList) -> Result<Self, ConfigError> {
+        let origins = origins.into_origins();
+        let named: Vec<_> =
+            origins.map(|origin| Origin::parse(origin.as_ref())).collect::<Result<_, _>>()?;
         if named.is_empty() {
             return Err(ConfigError::NoOrigin);
         }
