@@ -99,11 +99,15 @@ impl ClientAuth {
         };
         let secret = secret.read().await?;
         let encoded = form_encode(&secret);
-        // Registered for redaction in each form in which a server may repeat it.
-        let request = request.register_secret(&secret).register_secret(&encoded);
+        let raw_pair = basic_credentials(client_id, &secret);
+        let encoded_pair = basic_credentials(&form_encode(client_id), &encoded);
+        // A server or a proxy may know and repeat more than the form that is sent.
+        let request = [&secret, &encoded, &raw_pair, &encoded_pair]
+            .into_iter()
+            .fold(request, |request, form| request.register_secret(form));
         Ok(match self.method {
-            Method::Basic(_) => basic(&form_encode(client_id), &encoded, request),
-            Method::BasicRaw(_) => basic(client_id, &secret, request),
+            Method::Basic(_) => request.authorization(basic(&encoded_pair)),
+            Method::BasicRaw(_) => request.authorization(basic(&raw_pair)),
             Method::Post(_) | Method::None => request
                 .parameter("client_id", client_id)
                 .parameter("client_secret", secret.as_str()),
@@ -112,11 +116,9 @@ impl ClientAuth {
 }
 
 #[allow(clippy::expect_used)] // Base64 is always a valid header value.
-fn basic(client_id: &str, secret: &str, request: TokenRequest) -> TokenRequest {
-    let credentials = basic_credentials(client_id, secret);
-    let value = Zeroizing::new(format!("Basic {}", *credentials));
-    let value = HeaderValue::from_str(&value).expect("base64 is ASCII");
-    request.register_secret(&credentials).authorization(value)
+fn basic(credentials: &str) -> HeaderValue {
+    let value = Zeroizing::new(format!("Basic {credentials}"));
+    HeaderValue::from_str(&value).expect("base64 is ASCII")
 }
 
 fn form_encode(component: &str) -> Zeroizing<String> {

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
-    redact::Redactor,
+    redact::{MIN_REPLACED_BYTES, Redactor},
     telemetry::{Event, emit_current},
     token::{AccessToken, RefreshTiming},
 };
@@ -396,15 +396,21 @@ impl TokenEndpoint {
         Ok(TokenResponse::new(access_token, parsed.members))
     }
 
-    /// Returns the secrets of this endpoint: the query of its URL, each value in it, and the values
+    /// Returns the secrets of this endpoint: the query of its URL, the values in it, and the values
     /// of its headers.
     fn secrets(&self, url: &TokenUrl) -> Vec<String> {
         let query = url.uri().query().unwrap_or_default();
         let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
-        let raw = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
-        let headers =
-            self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
-        [query.to_owned()].into_iter().chain(decoded).chain(raw).chain(headers).collect()
+        let raw = query.split('&').map(|pair| pair.split_once('=').unwrap_or(("", pair)).1);
+        // A value such as the `1` in `?v=1` is no secret. It occurs in most texts, which would all
+        // be withheld.
+        let query = [format!("?{query}"), query.to_owned()]
+            .into_iter()
+            .chain(decoded)
+            .chain(raw.map(str::to_owned))
+            .filter(|secret| secret.len() >= MIN_REPLACED_BYTES);
+        let headers = self.headers.values().filter_map(|value| value.to_str().ok());
+        query.chain(headers.map(str::to_owned)).collect()
     }
 }
 
@@ -615,6 +621,119 @@ mod tests {
             let shown = shown(&error);
             for part in SECRET_PARTS.iter().chain(&["S3CRET", "K3Y"]) {
                 assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+
+    /// Returns the error of an endpoint that an issuer's metadata names, and that answers `body`.
+    fn error_of_discovered_endpoint(token_endpoint: &str, body: String) -> TokenError {
+        let metadata = json!({ "issuer": "https://as.test", "token_endpoint": token_endpoint });
+        let transport = tower::service_fn(move |request: Request<Bytes>| {
+            let is_metadata = request.method() == http::Method::GET;
+            let (status, body) =
+                if is_metadata { (200, metadata.to_string()) } else { (400, body.clone()) };
+            let response = Response::builder().status(status).body(Full::<Bytes>::from(body));
+            std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+        });
+        let issuer: crate::Issuer = "https://as.test".parse().unwrap();
+        let endpoint = TokenEndpoint::with_transport(issuer, auth(), transport).unwrap();
+        block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err()
+    }
+
+    #[test]
+    fn hostile_token_url_makes_no_large_message() {
+        let six_values = format!("https://as.test/t?{}", ["a=e"; 6].join("&"));
+        let error = error_of_discovered_endpoint(&six_values, json!({ "error": "e" }).to_string());
+        assert_eq!(error.error_code(), Some("e"));
+
+        let values = (0..8_000).map(|n| format!("v{n:x}")).collect::<Vec<_>>();
+        let many_values = format!("https://as.test/t?a={}", values.join("&a="));
+        let large_value = format!("https://as.test/t?a={}", "e".repeat(60_000));
+        for url in [&six_values, &many_values, &large_value, "https://as.test/t?v=e&w=d"] {
+            for description in ["ed".repeat(500_000), "eeee ".repeat(200_000), values.join(" ")] {
+                let body = json!({ "error": "invalid_client", "error_description": description });
+                let error = error_of_discovered_endpoint(url, body.to_string());
+                assert!(error.error_description().unwrap().chars().count() <= 201);
+                assert!(shown(&error).len() < 2_000, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_token_url_is_cleaned_and_cut_in_the_error() {
+        let path = format!("\u{85}\u{2028}\u{202e}\u{9b}31m{}", "x".repeat(60_000));
+        let url = format!("https://as.test/{path}");
+        let error = error_of_discovered_endpoint(&url, json!({ "error": "e" }).to_string());
+        let place = error.endpoint().unwrap();
+        assert!(place.starts_with("https://as.test/    31mxxx"), "{place}");
+        assert_eq!(place.chars().count(), 201);
+        assert!(!shown(&error).contains(['\u{85}', '\u{2028}', '\u{202e}', '\u{9b}']));
+        // The endpoint has another scheme than its issuer.
+        let error =
+            error_of_discovered_endpoint(&format!("http://localhost/{path}"), String::new());
+        assert!(shown(&error).contains("another scheme"), "{error}");
+        assert!(shown(&error).len() < 2_000, "{error}");
+        assert!(!shown(&error).contains(['\u{85}', '\u{2028}', '\u{202e}', '\u{9b}']));
+    }
+
+    #[test]
+    fn value_of_a_query_is_hidden_unless_it_is_too_small() {
+        for (url, text, expected) in [
+            ("https://as.test/t?v=1", "os error 111", "os error 111"),
+            (
+                "https://as.test/t?v=1",
+                "GET https://as.test/t?v=1: 1",
+                "GET https://as.test/t[redacted]: 1",
+            ),
+            ("https://as.test/t?K3Yx", "the key K3Yx", "the key [redacted]"),
+            ("https://as.test/t?a=b&K3Yx", "the key K3Yx", "the key [redacted]"),
+            (
+                "https://as.test/t?key=a%20bc",
+                "'a bc', 'a%20bc', 'a+bc'",
+                "'[redacted]', '[redacted]', '[redacted]'",
+            ),
+        ] {
+            let transport = tower::service_fn(move |_: Request<Bytes>| {
+                std::future::ready(Err::<Response<Full<Bytes>>, _>(std::io::Error::other(text)))
+            });
+            let endpoint = TokenEndpoint::with_transport(url, auth(), transport).unwrap();
+            let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+            let expected = format!("the request failed: {expected}");
+            assert_eq!(error.message(), expected, "{url}");
+            assert_eq!(error.source().is_some(), !expected.contains("[redacted]"), "{url}");
+        }
+    }
+
+    /// A server may know the id, and a proxy decodes the header.
+    #[test]
+    fn client_secret_is_redacted_in_each_form_of_the_pair() {
+        let (id, secret) = ("my id", "S3C\"R+ET");
+        let form =
+            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let pair = format!("{id}:{secret}");
+        let encoded_pair = "my%20id:S3C%22R%2BET";
+        let base64 = |pair: &str| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pair);
+        let echoes = [
+            pair.clone(),
+            format!("{pair:?}"),
+            form(&pair),
+            encoded_pair.to_owned(),
+            base64(&pair),
+            base64(encoded_pair),
+            form(&base64(encoded_pair)),
+        ];
+        for auth in [
+            ClientAuth::client_secret_basic(id, secret),
+            ClientAuth::client_secret_basic_raw(id, secret),
+            ClientAuth::client_secret_post(id, secret),
+        ] {
+            for echo in &echoes {
+                let body = json!({ "error": "x", "error_description": format!("<{echo}>") });
+                let endpoint = endpoint(auth.clone(), move |_| Ok((400, body.to_string())));
+                let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+                let description = error.error_description().unwrap();
+                assert!(description.contains("[redacted]"), "{echo}: {description}");
+                assert!(description.len() < 24 && !description.contains("ET"), "{description}");
             }
         }
     }

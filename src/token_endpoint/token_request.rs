@@ -7,7 +7,6 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::request_format::RequestFormat;
@@ -62,13 +61,9 @@ impl TokenRequest {
         self
     }
 
-    /// Adds a secret that no error may show: the text itself, its encodings in a form and in JSON,
-    /// and how `Debug` shows that JSON.
+    /// Adds a secret that no error may show, in any form in which it is sent.
     pub(super) fn register_secret(mut self, secret: &str) -> Self {
-        let form = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let json = escape_for_json(secret);
-        let debug = escape_for_json(&json);
-        self.secrets.extend([Zeroizing::new(secret.to_owned()), Zeroizing::new(form), json, debug]);
+        self.secrets.push(Zeroizing::new(secret.to_owned()));
         self
     }
 
@@ -115,11 +110,6 @@ impl TokenRequest {
     }
 }
 
-fn escape_for_json(text: &str) -> Zeroizing<String> {
-    let quoted = Zeroizing::new(Value::from(text).to_string());
-    Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
-}
-
 /// Returns true if `name` is a parameter of client authentication (RFC 6749 §2.3.1, RFC 7521 §4.2).
 pub(crate) fn is_client_auth_parameter(name: &str) -> bool {
     ["client_id", "client_secret", "client_assertion", "client_assertion_type"].contains(&name)
@@ -134,6 +124,8 @@ impl fmt::Debug for TokenRequest {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn into_parts(request: TokenRequest, format: RequestFormat) -> (Request<Bytes>, Redactor) {
