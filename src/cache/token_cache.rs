@@ -20,13 +20,14 @@ use super::{
     core::Core,
     fetch_task,
     freshness::Freshness,
-    single_flight::{Entry, join_or_start, start_if_stale},
+    single_flight::{Entry, RefreshGuard, join_or_start, start_if_stale},
     status::Status,
     token_invalidator::TokenInvalidator,
 };
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::DynTokenSource,
+    sync::{Mutex, lock},
     telemetry::{Event, Telemetry},
     token::Generation,
 };
@@ -80,7 +81,8 @@ pub struct TokenCache(Arc<Shared>);
 
 struct Shared {
     core: Arc<Core>,
-    source: Arc<dyn DynTokenSource>,
+    /// `None` after the cache was closed: the source may hold secrets.
+    source: Mutex<Option<Arc<dyn DynTokenSource>>>,
     refresh_timeout: Duration,
 }
 
@@ -90,7 +92,7 @@ impl TokenCache {
         source: Arc<dyn DynTokenSource>,
         refresh_timeout: Duration,
     ) -> Self {
-        Self(Arc::new(Shared { core, source, refresh_timeout }))
+        Self(Arc::new(Shared { core, source: Mutex::new(Some(source)), refresh_timeout }))
     }
 
     /// Returns the token to use now. Fetches one, or waits for the running fetch, if there is none.
@@ -119,7 +121,7 @@ impl TokenCache {
                 }
                 Entry::Joined(refresh) => refresh,
                 Entry::Started(guard, refresh) => {
-                    fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+                    self.spawn_fetch(guard);
                     refresh
                 }
             };
@@ -193,14 +195,17 @@ impl TokenCache {
         self.core().snapshot().into_status()
     }
 
-    /// Closes the cache and all its clones: cancels the running fetch and drops the token. Callers
-    /// that need a token, now or later, get [`TokenErrorKind::Closed`] at once. Dropping the last
-    /// clone does the same.
+    /// Closes the cache and all its clones: cancels the running fetch, and drops the token and the
+    /// token source. Callers that need a token, now or later, get [`TokenErrorKind::Closed`] at
+    /// once. Dropping the last clone does the same.
     ///
     /// The task of the fetch ends when its runtime next runs it. Requests that were sent with the
     /// token complete as usual.
     pub fn close(&self) {
         self.core().close();
+        // Dropped without the lock, because its drop may run user code.
+        let source = lock(&self.0.source).take();
+        drop(source);
     }
 
     /// Calls `read` with the current token. A fresh token is read without a lock, and without a
@@ -220,11 +225,19 @@ impl TokenCache {
             && Handle::try_current().is_ok()
             && let Some(guard) = start_if_stale(self.core())
         {
-            fetch_task::spawn(guard, Arc::clone(&self.0.source), self.0.refresh_timeout);
+            self.spawn_fetch(guard);
             // Read again: user code has run, and the token may have been invalidated meanwhile.
             return self.current();
         }
         Some(token)
+    }
+
+    fn spawn_fetch(&self, guard: Box<RefreshGuard>) {
+        // A cache that was closed meanwhile has ended the refresh already.
+        let source = lock(&self.0.source).clone();
+        if let Some(source) = source {
+            fetch_task::spawn(guard, source, self.0.refresh_timeout);
+        }
     }
 
     pub(crate) fn pending_token(&self) -> PendingToken {

@@ -1,6 +1,6 @@
 //! The settings of a token endpoint, and sending a request to it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -13,6 +13,7 @@ use http::{
 use http_body::Body;
 use tokio::{runtime::Handle, time::Instant};
 use tower_service::Service;
+use zeroize::Zeroizing;
 
 #[cfg(feature = "default-transport")]
 use super::{
@@ -24,6 +25,7 @@ use super::{
     location::Location,
     missing_scope::missing_scope,
     parse_response::parse_response,
+    recent_tokens::RecentTokens,
     request_format::RequestFormat,
     response_format::ResponseFormat,
     round_trip::{CONNECT_RETRY_DELAYS, DEFAULT_USER_AGENT, RoundTrip},
@@ -82,8 +84,9 @@ const RESERVED_HEADERS: [HeaderName; 7] =
 /// - Do not build the transport from the service that the layer wraps: if both share a concurrency
 ///   limit, a request that waits for a token can deadlock.
 /// - A transport that follows redirects sends the client's secret to the target of the redirect.
-/// - Errors do not show the secrets of this endpoint and its requests. A secret that a transport
-///   adds itself is unknown here, so its errors and the responses to it may show that secret.
+/// - Errors do not show the secrets of this endpoint and its requests, and the last four access
+///   tokens that it returned. A secret that a transport adds itself is unknown here: name it with
+///   [`secret`](Self::secret).
 #[derive(Clone)]
 pub struct TokenEndpoint {
     location: Location,
@@ -94,6 +97,7 @@ pub struct TokenEndpoint {
     response_format: ResponseFormat,
     default_lifetime: Duration,
     refresh_timing: RefreshTiming,
+    recent_tokens: RecentTokens,
 }
 
 impl TokenEndpoint {
@@ -209,12 +213,14 @@ impl TokenEndpoint {
                 transport: Transport::new(transport),
                 timeout: Self::DEFAULT_TIMEOUT,
                 user_agent: None,
+                redactor: Arc::default(),
             },
             request_format: RequestFormat::default(),
             headers: HeaderMap::new(),
             response_format: ResponseFormat::default(),
             default_lifetime: Self::DEFAULT_LIFETIME,
             refresh_timing: RefreshTiming::default(),
+            recent_tokens: RecentTokens::default(),
         })
     }
 
@@ -283,6 +289,18 @@ impl TokenEndpoint {
             return error("is there already");
         }
         Ok(self)
+    }
+
+    /// Adds a secret that no error shows, such as a key that the transport adds to the requests. All
+    /// other secrets of this endpoint and its requests are known already.
+    ///
+    /// A text of the server or of the transport that contains a secret of fewer than 4 bytes is not
+    /// shown at all.
+    #[must_use]
+    pub fn secret(mut self, secret: impl Into<String>) -> Self {
+        let secret = Zeroizing::new(secret.into());
+        self.round_trip.redactor = Arc::new(self.round_trip.redactor.and(&secret));
+        self
     }
 
     /// Sets the age at which tokens are refreshed in the background, if that is earlier than the
@@ -393,12 +411,13 @@ impl TokenEndpoint {
         let lifetime = parsed.lifetime.unwrap_or(self.default_lifetime);
         let access_token = parsed.access_token.expires_in_from(sent_at, lifetime);
         let access_token = access_token.with_refresh_timing(self.refresh_timing);
+        self.recent_tokens.add(access_token.expose_secret());
         Ok(TokenResponse::new(access_token, parsed.members))
     }
 
-    /// Returns the secrets of this endpoint: the query of its URL, the values in it, and the values
-    /// of its headers.
-    fn secrets(&self, url: &TokenUrl) -> Vec<String> {
+    /// Returns the secrets of this endpoint: the query of its URL, the values in it, the values of
+    /// its headers, its last tokens, and those that the user has named.
+    fn secrets(&self, url: &TokenUrl) -> Vec<Zeroizing<String>> {
         let query = url.uri().query().unwrap_or_default();
         let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
         let raw = query.split('&').map(|pair| pair.split_once('=').unwrap_or(("", pair)).1);
@@ -410,7 +429,12 @@ impl TokenEndpoint {
             .chain(raw.map(str::to_owned))
             .filter(|secret| secret.len() >= MIN_REPLACED_BYTES);
         let headers = self.headers.values().filter_map(|value| value.to_str().ok());
-        query.chain(headers.map(str::to_owned)).collect()
+        query
+            .chain(headers.map(str::to_owned))
+            .map(Zeroizing::new)
+            .chain(self.recent_tokens.to_vec())
+            .chain(self.round_trip.redactor.secrets().iter().cloned())
+            .collect()
     }
 }
 
@@ -702,6 +726,70 @@ mod tests {
             assert_eq!(error.message(), expected, "{url}");
             assert_eq!(error.source().is_some(), !expected.contains("[redacted]"), "{url}");
         }
+    }
+
+    #[test]
+    fn secret_that_the_transport_adds_is_redacted_once_it_is_named() {
+        let added = "tr4nsp\"ort";
+        let metadata = |issuer: &str, url: &str| {
+            let methods = [added];
+            let metadata = json!({
+                "issuer": issuer, "token_endpoint": url,
+                "token_endpoint_auth_methods_supported": methods,
+            });
+            Ok((200, metadata.to_string()))
+        };
+        let error = json!({ "error": "x", "error_description": format!("bad {added}") });
+        let responses: [Result<(u16, String), BoxError>; 5] = [
+            Err(format!("the proxy rejects {added:?}").into()),
+            Ok((400, error.to_string())),
+            metadata(&format!("https://{added}"), URL),
+            metadata("https://as.test", &format!("ftp://{added}")),
+            metadata("https://as.test", URL),
+        ];
+        for response in responses {
+            let response = response.map_err(|error| error.to_string());
+            let issuer: crate::Issuer = "https://as.test".parse().unwrap();
+            for location in [Location::from(issuer), URL.try_into().unwrap()] {
+                let response = response.clone();
+                let transport = tower::service_fn(move |_: Request<Bytes>| {
+                    let response = response.clone().map(|(status, body)| {
+                        let body = Full::<Bytes>::from(body);
+                        Response::builder().status(status).body(body).unwrap()
+                    });
+                    std::future::ready(response)
+                });
+                let endpoint = TokenEndpoint::with_transport(location, auth(), transport).unwrap();
+                let endpoint = endpoint.secret("other").secret(added);
+                let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+                let shown = shown(&error);
+                assert!(!shown.contains("tr4nsp") && !shown.contains("ort\""), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn earlier_tokens_are_redacted_and_not_in_clones() {
+        use std::sync::{Mutex, PoisonError};
+
+        let answer = Arc::new(Mutex::new((200, String::new())));
+        let set = |status, body: serde_json::Value| {
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = (status, body.to_string());
+        };
+        let answers = Arc::clone(&answer);
+        let endpoint = endpoint(auth(), move |_| Ok(answers.lock().unwrap().clone()));
+        let tokens: Vec<_> = (0..=RecentTokens::MAX_TOKENS).map(|n| format!("T0KEN-{n}")).collect();
+        // The last token is returned many times, which must not displace the others.
+        for token in tokens.iter().chain([tokens.last().unwrap(); 9]) {
+            set(200, json!({ "access_token": token }));
+            block_on(endpoint.send(TokenRequest::new("x"))).unwrap();
+        }
+        set(400, json!({ "error": "x", "error_description": tokens.join(" ") }));
+        let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+        let redacted = " [redacted]".repeat(RecentTokens::MAX_TOKENS);
+        assert_eq!(error.error_description(), Some(&*format!("T0KEN-0{redacted}")));
+        let error = block_on(endpoint.clone().send(TokenRequest::new("x"))).unwrap_err();
+        assert_eq!(error.error_description(), Some(&*tokens.join(" ")));
     }
 
     /// A server may know the id, and a proxy decodes the header.

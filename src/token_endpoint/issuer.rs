@@ -146,7 +146,9 @@ impl Issuer {
             None => self.fetch_metadata(round_trip).await,
         };
         let metadata = metadata
-            .and_then(|metadata| check_method(&metadata, method).map(|()| metadata))
+            .and_then(|metadata| {
+                check_method(&metadata, method, &round_trip.redactor).map(|()| metadata)
+            })
             .map_err(|error| error.at("issuer", &self.place()))?;
         *lock(&self.metadata) = Some(metadata.clone());
         Ok(metadata.token_url)
@@ -169,7 +171,7 @@ impl Issuer {
                 response = openid;
             }
         }
-        self.parse_metadata(&response).map_err(|error| {
+        self.parse_metadata(&response, &round_trip.redactor).map_err(|error| {
             error.with_status(response.status).with_retry_after(response.retry_after())
         })
     }
@@ -189,7 +191,11 @@ impl Issuer {
         })
     }
 
-    fn parse_metadata(&self, response: &RawResponse) -> Result<Metadata, TokenError> {
+    fn parse_metadata(
+        &self,
+        response: &RawResponse,
+        redactor: &Redactor,
+    ) -> Result<Metadata, TokenError> {
         if response.status != StatusCode::OK {
             let message = format!(
                 "there is no metadata at either of its well-known URLs: the status is {}",
@@ -205,7 +211,7 @@ impl Issuer {
         match metadata["issuer"].as_str() {
             Some(issuer) if issuer == self.identifier => {}
             Some(other) => {
-                let other = Redactor::default().clean(&url_text_without_secrets(other));
+                let other = redactor.clean(&url_text_without_secrets(other));
                 return invalid(format!(
                     "its metadata is of another issuer, {other:?}: both must be identical. If the \
                      issuer is reached through a back channel, name that URL with \
@@ -229,19 +235,19 @@ impl Issuer {
                 invalid(format!("its token endpoint {url} has another scheme than its metadata"))
             }
             Err(error) => {
-                let error = Redactor::default().clean(&error.to_string());
+                let error = redactor.clean(&error.to_string());
                 invalid(format!("its metadata has an unusable token_endpoint: {error}"))
             }
         }
     }
 }
 
-fn check_method(metadata: &Metadata, method: &str) -> Result<(), TokenError> {
+fn check_method(metadata: &Metadata, method: &str, redactor: &Redactor) -> Result<(), TokenError> {
     let Some(supported) = &metadata.methods else { return Ok(()) };
     if supported.iter().any(|supported| supported == method) {
         return Ok(());
     }
-    let supported = Redactor::default().clean(&supported.join(", "));
+    let supported = redactor.clean(&supported.join(", "));
     let message =
         format!("it does not support the client authentication {method}, but: {supported}");
     Err(TokenError::new(TokenErrorKind::Configuration, message))
@@ -252,7 +258,7 @@ async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<RawResponse, TokenErro
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.clone();
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    round_trip.send(request, &Redactor::default()).await
+    round_trip.send(request, &round_trip.redactor).await
 }
 
 /// Returns true if the server asks for fewer requests (RFC 6585 §4, RFC 9110 §10.2.3).

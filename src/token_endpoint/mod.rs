@@ -19,6 +19,7 @@
 //! | `parse_response` | reading a response |
 //! | `missing_scope` | the scope values that were not granted |
 //! | `token_response` | the result |
+//! | `recent_tokens` | the last results, for redaction |
 
 #[cfg(feature = "default-transport")]
 mod certificate_verifier;
@@ -33,6 +34,7 @@ mod issuer;
 mod location;
 mod missing_scope;
 mod parse_response;
+mod recent_tokens;
 mod request_format;
 mod response_format;
 mod round_trip;

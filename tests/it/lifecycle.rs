@@ -1,11 +1,13 @@
-//! Requests over a whole day of virtual time.
+//! Requests over a whole day of virtual time, and the end of a cache.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{OAuthLayer, Origins};
+use tower_oauth::{
+    AccessToken, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, source_fn,
+};
 
 use crate::support::{API, Body, Reply, TestSetup, get};
 
@@ -86,4 +88,29 @@ async fn refresh_jitter_is_drawn_once_per_token() {
         }
         assert_eq!(setup.source.request_count(), requests);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closed_cache_drops_its_token_source() {
+    let held = Arc::new(());
+    let still_held = Arc::downgrade(&held);
+    let cache = TokenCache::new(source_fn(move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            let never = std::future::pending::<Result<AccessToken, TokenError>>().await;
+            drop(held);
+            never
+        }
+    }));
+    let waiting = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.token().await }
+    });
+    tokio::task::yield_now().await;
+    cache.close();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), TokenErrorKind::Closed);
+    while still_held.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cache.token().await.unwrap_err().kind(), TokenErrorKind::Closed);
 }
