@@ -28,6 +28,12 @@ pub enum ConfigError {
         /// The reason, such as `must not be a pattern`.
         reason: &'static str,
     },
+    /// The client authentication cannot be used (RFC 6749 §2.3).
+    #[non_exhaustive]
+    ClientAuth {
+        /// The reason, such as `has a control character in the client secret`.
+        reason: &'static str,
+    },
     /// The list of origins is empty, so no request could ever have a token attached.
     NoOrigin,
     /// The request parameter has a setter of its own, or is set already (RFC 6749 §3.2: parameters
@@ -98,6 +104,7 @@ impl fmt::Display for ConfigError {
                 "the token URL {url:?} would send the client secret unencrypted: use https, or \
                  TokenUrl::danger_plain_http if the connection is encrypted by other means"
             ),
+            Self::ClientAuth { reason } => write!(f, "the client authentication {reason}"),
             Self::Origin { origin, reason } => write!(
                 f,
                 "{origin:?} is not an origin such as \"https://api.example.com\": it {reason}"

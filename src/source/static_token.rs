@@ -52,14 +52,16 @@ impl StaticToken {
     /// # Errors
     ///
     /// [`ConfigError::StaticToken`] if `user` contains a colon, which separates it from the
-    /// password.
+    /// password, or if one of both contains a control character (RFC 7617 §2).
     pub fn basic(
         user: impl Into<String>,
         password: impl Into<Secret>,
     ) -> Result<Self, ConfigError> {
-        let user = user.into();
-        AccessToken::basic(&user, "").map_err(|error| config_error(&error))?;
-        Ok(Self(Kind::Basic { user, password: password.into() }))
+        let (user, password) = (user.into(), password.into());
+        // Stands for a password in a file, which is checked when it is read.
+        let checked = if password.has_control_character() { "\n" } else { "" };
+        AccessToken::basic(&user, checked).map_err(|error| config_error(&error))?;
+        Ok(Self(Kind::Basic { user, password }))
     }
 }
 

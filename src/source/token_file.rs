@@ -12,7 +12,7 @@ use crate::{
 ///
 /// The file is read when a token is first needed, in the background when the token reaches the age
 /// of [`reread_after`](Self::reread_after), and after a rejection. The file holds at most 64 KiB.
-/// Line breaks at its end are not part of the token.
+/// Line breaks at its end and a byte order mark at its beginning are not part of the token.
 ///
 /// If the file does not exist, the error is of the kind [`TokenErrorKind::Transport`]: another
 /// process may still have to create it. [`TokenCache::warm_up`] waits for it, as it waits for a

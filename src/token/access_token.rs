@@ -96,13 +96,19 @@ impl AccessToken {
     /// # Errors
     ///
     /// [`TokenErrorKind::Configuration`] if `user` contains a colon: the server would take the rest
-    /// of the user name for a part of the password.
+    /// of the user name for a part of the password. The same if one of both contains a control
+    /// character (RFC 7617 §2).
     pub fn basic(user: &str, password: &str) -> Result<Self, TokenError> {
-        if user.contains(':') {
-            let message = "the user name for HTTP Basic authentication contains a colon";
-            return Err(TokenError::new(TokenErrorKind::Configuration, message));
-        }
-        Self::from_credentials(Scheme::Basic, &basic_credentials(user, password))
+        let problem = if user.contains(':') {
+            "the user name for HTTP Basic authentication contains a colon"
+        } else if user.contains(char::is_control) {
+            "the user name for HTTP Basic authentication contains a control character"
+        } else if password.contains(char::is_control) {
+            "the password for HTTP Basic authentication contains a control character"
+        } else {
+            return Self::from_credentials(Scheme::Basic, &basic_credentials(user, password));
+        };
+        Err(TokenError::new(TokenErrorKind::Configuration, problem))
     }
 
     fn from_credentials(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {
@@ -246,7 +252,11 @@ mod tests {
         assert_eq!(token.header_value(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert!(token.header_value().is_sensitive());
         assert_eq!(token.token_type(), "Basic");
-        assert!(AccessToken::basic("a:b", "c").is_err());
+        for (user, password) in [("a:b", "c"), ("a\n", "c"), ("a", "c\r"), ("a", "\u{85}")] {
+            let error = AccessToken::basic(user, password).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Configuration, "{user:?} {password:?}");
+        }
+        assert!(AccessToken::basic("a ü", "c:\u{a0}").is_ok());
     }
 
     #[test]

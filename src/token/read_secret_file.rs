@@ -11,10 +11,11 @@ use crate::error::{TokenError, TokenErrorKind};
 /// The largest file that is read.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// Returns the content of a small text file, without the line breaks at its end.
+/// Returns the content of a small text file, without a byte order mark and without the line breaks
+/// at its end.
 ///
 /// Fails with [`TokenErrorKind::Configuration`] if the file cannot be read, is empty, is not UTF-8,
-/// or is larger than 64 KiB. The error names the file.
+/// has other control characters, or is larger than 64 KiB. The error names the file.
 ///
 /// # Cancel safety
 ///
@@ -31,19 +32,26 @@ pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>,
     let bytes = read.await.map_err(io::Error::other).and_then(|read| read).map_err(unreadable)?;
     let text = str::from_utf8(&bytes)
         .map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
-    }
-    Ok(Zeroizing::new(text.to_owned()))
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n']);
+    let problem = match text {
+        "" => "it is empty",
+        text if text.contains(char::is_control) => {
+            "it has a control character that is not a line break at its end"
+        }
+        text => return Ok(Zeroizing::new(text.to_owned())),
+    };
+    Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, problem)))
 }
 
 /// Rejects FIFOs and devices: opening or reading them may block forever.
 fn read_small_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
     }
-    let mut bytes = Zeroizing::new(Vec::new());
+    let size = metadata.len().min(MAX_SECRET_BYTES);
+    // Larger than the file, so that the vector does not grow and leave a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 64));
     File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SECRET_BYTES {
         let message = format!("it is larger than {MAX_SECRET_BYTES} bytes");

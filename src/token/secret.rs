@@ -33,8 +33,8 @@ impl Secret {
     /// Creates a secret that is read from a file for each token request, so that a rotated secret
     /// is picked up.
     ///
-    /// The file holds UTF-8 text of at most 64 KiB. Line breaks at its end are not part of the
-    /// secret.
+    /// The file holds UTF-8 text of at most 64 KiB without control characters. Line breaks at its
+    /// end and a byte order mark at its beginning are not part of the secret.
     ///
     /// # Errors
     ///
@@ -43,6 +43,12 @@ impl Secret {
     /// names the file.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
+    }
+
+    /// Returns true if the value has a control character. Returns false for a file, which is checked
+    /// when it is read.
+    pub(crate) fn has_control_character(&self) -> bool {
+        matches!(&self.0, Kind::Value(secret) if secret.contains(char::is_control))
     }
 
     /// Returns the secret, and reads its file if there is one.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::token_request::TokenRequest;
 use crate::{
-    error::TokenError,
+    error::{ConfigError, TokenError},
     token::{Secret, basic_credentials},
 };
 
@@ -22,6 +22,10 @@ const FORM_COMPONENT: &AsciiSet =
 /// The constructors have the names of the methods in the metadata of authorization servers
 /// (RFC 8414, `token_endpoint_auth_methods_supported`). A secret is a string or a
 /// [`Secret`], which can be read from a file. `Debug` does not show it.
+///
+/// An id or a secret with a control character, such as a line break at its end, is an error when the
+/// endpoint is created ([`ConfigError::ClientAuth`]; RFC 6749 §A.1, §A.2). All other characters are
+/// accepted.
 ///
 /// ```
 /// use tower_oauth::{ClientAuth, Secret};
@@ -85,6 +89,22 @@ impl ClientAuth {
             Method::Post(_) => "client_secret_post",
             Method::None => "none",
         }
+    }
+
+    /// Fails with [`ConfigError::ClientAuth`] if the id or the secret cannot be sent.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let secret = match &self.method {
+            Method::Basic(secret) | Method::BasicRaw(secret) | Method::Post(secret) => Some(secret),
+            Method::None => None,
+        };
+        let reason = if self.client_id.contains(char::is_control) {
+            "has a control character in the client id, such as a line break: remove it"
+        } else if secret.is_some_and(Secret::has_control_character) {
+            "has a control character in the client secret, such as a line break: remove it"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::ClientAuth { reason })
     }
 
     /// Adds the client authentication to `request`. Reads the secret from its file, if it has one.
@@ -188,7 +208,7 @@ mod tests {
 
     #[test]
     fn basic_special_characters_survive_a_strict_decoder() {
-        let (id, secret) = ("a:b%c+d e&f=g~h", "ü\u{1F511} \n\0:%2B+*-._");
+        let (id, secret) = ("a:b%c+d e&f=g~h", "ü\u{1F511} \u{a0}:%2B+*-._");
         let (header, _) = sent(&ClientAuth::client_secret_basic(id, secret));
         let (sent_id, sent_secret) = decode_basic(header);
         assert!(!sent_secret.contains(['+', ' ']), "a space is sent as %20: {sent_secret}");
@@ -196,6 +216,26 @@ mod tests {
             percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned()
         };
         assert_eq!((decode(&sent_id).as_str(), decode(&sent_secret).as_str()), (id, secret));
+    }
+
+    #[test]
+    fn control_character_in_id_or_secret_is_refused() {
+        for bad in ["s3cret\n", "\ts3cret", "s3\0cret", "s3cret\u{7f}", "s3cret\u{85}"] {
+            for auth in [
+                ClientAuth::client_secret_basic("id", bad),
+                ClientAuth::client_secret_basic_raw("id", bad),
+                ClientAuth::client_secret_post("id", bad),
+                ClientAuth::client_secret_post(bad, "x"),
+                ClientAuth::none(bad),
+            ] {
+                let error = auth.check().unwrap_err();
+                assert!(error.to_string().contains("control character in the client"), "{error}");
+                assert!(!format!("{error} {error:?}").contains("s3"), "{error}");
+            }
+        }
+        for good in ["", " ", "a b", "ü\u{a0}\u{1F511}", "\u{202e}", "~!\"\\%&+:"] {
+            assert_eq!(ClientAuth::client_secret_basic(good, good).check(), Ok(()), "{good}");
+        }
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl TokenEndpoint {
     ///
     /// - [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
     ///   that is not a usable URL. See [`TokenUrl`].
+    /// - [`ConfigError::ClientAuth`] if the client id or the secret cannot be sent.
     /// - [`ConfigError::Tls`] if TLS cannot be set up. This cannot happen for an `http` URL.
     #[cfg(feature = "default-transport")]
     pub fn new<L>(location: L, auth: ClientAuth) -> Result<Self, ConfigError>
@@ -189,8 +190,9 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
-    /// that is not a usable URL. See [`TokenUrl`].
+    /// - [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
+    ///   that is not a usable URL. See [`TokenUrl`].
+    /// - [`ConfigError::ClientAuth`] if the client id or the secret cannot be sent.
     pub fn with_transport<L, S, ReqBody, ResBody>(
         location: L,
         auth: ClientAuth,
@@ -206,6 +208,7 @@ impl TokenEndpoint {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
+        auth.check()?;
         Ok(Self {
             location: location.try_into()?,
             auth,

@@ -198,6 +198,13 @@ fn invalid_values_are_errors_when_the_cache_is_built() {
             "printable",
         ),
         ("source = { type = 'static_basic', user = 'a:b', password = 'S3CRET' }".into(), "colon"),
+        (
+            "source = { type = 'static_basic', user = 'a', password = 'S3CRET\\n' }"
+                .replace('\'', "\""),
+            "control character",
+        ),
+        (grant("").replace("S3CRET", "S3CRET\\n"), "control character in the client secret"),
+        (grant("").replace("\"me\"", "\"me\\t\""), "control character in the client id"),
     ] {
         let (transport, _) = answering("");
         let config = read(&config).unwrap();
@@ -223,7 +230,11 @@ async fn secret_file_is_read_for_each_token_request() {
     assert_eq!(error.kind(), TokenErrorKind::Configuration);
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
     wait_for_backoff(&error).await;
-    for (content, sent) in [("one\n", "client_secret=one"), ("two\r\n", "client_secret=two")] {
+    for (content, sent) in [
+        ("one\n", "client_secret=one"),
+        ("two\r\n", "client_secret=two"),
+        ("\u{feff}three\r\n\n", "client_secret=three"),
+    ] {
         std::fs::write(&file, content).unwrap();
         let token = cache.token().await.unwrap();
         cache.invalidate(token.generation());
@@ -231,7 +242,7 @@ async fn secret_file_is_read_for_each_token_request() {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&body).ends_with(sent), "{body:?}");
     }
-    for invalid in [&b""[..], b"\n", b"\xff\xfe"] {
+    for invalid in [&b""[..], b"\n", b"\xff\xfe", b"\xef\xbb\xbf\n", b"a\nb", b"\ta", b"a\0\n"] {
         std::fs::write(&file, invalid).unwrap();
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Configuration);
