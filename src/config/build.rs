@@ -11,6 +11,7 @@ use tower_service::Service;
 use super::provider_config::{
     ClientAuthConfig, ClientCredentialsConfig, ProviderConfig, ResponseFormatConfig, SourceConfig,
 };
+use super::scalar::Text;
 #[cfg(feature = "default-transport")]
 use crate::layer::OAuthLayer;
 use crate::{
@@ -41,7 +42,7 @@ impl ProviderConfig {
     /// [`ConfigError::Origin`] if one of the `origins` is not an origin, and
     /// [`ConfigError::NoOrigin`] if there is none.
     pub fn origins(&self) -> Result<Origins, ConfigError> {
-        Origins::new(&self.origins)
+        Origins::new(self.0.origins.iter())
     }
 
     /// Creates a cache of the provider's token: to use the token without a layer, or to build the
@@ -56,8 +57,8 @@ impl ProviderConfig {
         self.build_cache(|config, location, auth| match &config.ca_file {
             None => TokenEndpoint::new(location, auth),
             Some(file) => {
-                let pem = fs::read(file).map_err(|error| ConfigError::Certificates {
-                    reason: format!("{}: {error}", file.display()),
+                let pem = fs::read(&**file).map_err(|error| ConfigError::Certificates {
+                    reason: format!("the ca_file {}: {error}", &**file),
                 })?;
                 TokenEndpoint::new_trusting(location, auth, pem)
             }
@@ -103,27 +104,27 @@ impl ProviderConfig {
             ClientAuth,
         ) -> Result<TokenEndpoint, ConfigError>,
     ) -> Result<TokenCache, ConfigError> {
-        let mut cache = match &self.source {
+        let mut cache = match &*self.0.source {
             SourceConfig::ClientCredentials(config) => {
                 let endpoint = make_endpoint(config, config.location()?, config.client_auth())?;
                 TokenCache::builder(config.grant(config.configure(endpoint)?)?)
             }
             SourceConfig::StaticBearer { token } => {
-                TokenCache::builder(StaticToken::bearer(&token.0)?)
+                TokenCache::builder(StaticToken::bearer(&**token)?)
             }
             SourceConfig::StaticBasic { user, password } => {
-                TokenCache::builder(StaticToken::basic(user, password.clone())?)
+                TokenCache::builder(StaticToken::basic(&**user, password.clone())?)
             }
             SourceConfig::TokenFile { path, reread_after } => {
                 let age = reread_after.map(|age| age.0);
-                TokenCache::builder(apply(TokenFile::new(path), age, TokenFile::reread_after))
+                TokenCache::builder(apply(TokenFile::new(&**path), age, TokenFile::reread_after))
             }
         };
-        cache = apply(cache, self.name.as_deref(), TokenCacheBuilder::name);
-        let timeout = self.refresh_timeout.map(|timeout| timeout.0);
+        cache = apply(cache, self.0.name.as_deref(), TokenCacheBuilder::name);
+        let timeout = self.0.refresh_timeout.map(|timeout| timeout.0);
         cache = apply(cache, timeout, TokenCacheBuilder::refresh_timeout);
-        cache = apply(cache, self.token_request_limit, |cache, limit| {
-            cache.token_request_limit(limit.most, limit.period.0)
+        cache = apply(cache, self.0.token_request_limit, |cache, limit| {
+            cache.token_request_limit(limit.max, limit.period.0)
         });
         Ok(cache.build())
     }
@@ -137,8 +138,8 @@ fn apply<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
     }
 }
 
-fn provider_error(reason: &'static str) -> ConfigError {
-    ConfigError::Provider { reason }
+fn provider_error(reason: impl Into<String>) -> ConfigError {
+    ConfigError::Provider { reason: reason.into() }
 }
 
 impl ClientCredentialsConfig {
@@ -147,31 +148,39 @@ impl ClientCredentialsConfig {
             return Err(provider_error("has discover_at, which needs an issuer"));
         }
         match (&self.token_url, &self.issuer) {
+            (Some(_), Some(_)) => Err(provider_error("has both token_url and issuer: remove one")),
+            (None, None) => Err(provider_error("needs either token_url or issuer")),
             (Some(url), None) if self.danger_plain_http => {
-                TokenUrl::danger_plain_http(url).map(Location::from)
+                TokenUrl::danger_plain_http(url.as_ref()).map(Location::from)
             }
-            (Some(url), None) => Location::try_from(url),
+            (Some(url), None) => Location::try_from(url.as_ref()).map_err(|error| match error {
+                ConfigError::InsecureTokenUrl { url } => provider_error(format!(
+                    "has the token_url {url:?}, which would send the client secret unencrypted: \
+                     use https, or add danger_plain_http = true if the connection is encrypted by \
+                     other means"
+                )),
+                other => other,
+            }),
             (None, Some(issuer)) => {
-                let url = self.discover_at.as_deref();
-                let issuer = issuer.parse::<Issuer>();
-                apply(issuer, url, |issuer, url| issuer?.discover_at(url)).map(Location::from)
+                let url = self.discover_at.as_ref().map(AsRef::as_ref);
+                let issuer = issuer.as_ref().parse::<Issuer>();
+                apply(issuer, url, |issuer, url: &str| issuer?.discover_at(url)).map(Location::from)
             }
-            _ => Err(provider_error("needs either token_url or issuer")),
         }
     }
 
     fn client_auth(&self) -> ClientAuth {
-        match self.client_auth.clone() {
+        match (*self.client_auth).clone() {
             ClientAuthConfig::ClientSecretBasic { client_id, client_secret } => {
-                ClientAuth::client_secret_basic(client_id, client_secret)
+                ClientAuth::client_secret_basic(&*client_id, client_secret)
             }
             ClientAuthConfig::ClientSecretBasicRaw { client_id, client_secret } => {
-                ClientAuth::client_secret_basic_raw(client_id, client_secret)
+                ClientAuth::client_secret_basic_raw(&*client_id, client_secret)
             }
             ClientAuthConfig::ClientSecretPost { client_id, client_secret } => {
-                ClientAuth::client_secret_post(client_id, client_secret)
+                ClientAuth::client_secret_post(&*client_id, client_secret)
             }
-            ClientAuthConfig::None { client_id } => ClientAuth::none(client_id),
+            ClientAuthConfig::None { client_id } => ClientAuth::none(&*client_id),
         }
     }
 
@@ -179,8 +188,8 @@ impl ClientCredentialsConfig {
         let mut endpoint = endpoint
             .request_format(self.request_format)
             .response_format(self.response_format.build()?);
-        for (name, value) in &self.headers {
-            endpoint = endpoint.header(name, &value.0)?;
+        for (name, value) in &*self.headers {
+            endpoint = endpoint.header(name, value)?;
         }
         let timeout = self.timeout.map(|timeout| timeout.0);
         endpoint = apply(endpoint, timeout, TokenEndpoint::timeout);
@@ -191,7 +200,7 @@ impl ClientCredentialsConfig {
             (Some(age), None) => Ok(endpoint.refresh_at_age(age.0)),
             (None, Some(remaining)) => Ok(endpoint.refresh_before_expiry(remaining.0)),
             (Some(_), Some(_)) => {
-                Err(provider_error("has both refresh_at_age and refresh_before_expiry"))
+                Err(provider_error("has both refresh_at_age and refresh_before_expiry: remove one"))
             }
         }
     }
@@ -200,11 +209,11 @@ impl ClientCredentialsConfig {
         let mut grant = ClientCredentials::new(endpoint);
         grant = apply(grant, self.scope.as_deref(), ClientCredentials::scope);
         grant = apply(grant, self.audience.as_deref(), ClientCredentials::audience);
-        for resource in &self.resource {
-            grant = grant.resource(resource);
+        for resource in &*self.resource {
+            grant = grant.resource(&**resource);
         }
-        for (name, value) in &self.parameters {
-            grant = grant.parameter(name, &value.0)?;
+        for (name, value) in &*self.parameters {
+            grant = grant.parameter(name, &**value)?;
         }
         Ok(grant)
     }
@@ -213,7 +222,7 @@ impl ClientCredentialsConfig {
 impl ResponseFormatConfig {
     fn build(&self) -> Result<ResponseFormat, ConfigError> {
         type Setter = fn(ResponseFormat, String) -> Result<ResponseFormat, ConfigError>;
-        let pointers: [(&Option<String>, Setter); 8] = [
+        let pointers: [(&Option<Text>, Setter); 8] = [
             (&self.access_token, ResponseFormat::access_token),
             (&self.token_type, ResponseFormat::token_type),
             (&self.expires_in, ResponseFormat::expires_in),
@@ -225,7 +234,8 @@ impl ResponseFormatConfig {
         ];
         let mut format = ResponseFormat::default();
         for (pointer, set) in pointers {
-            format = apply(Ok(format), pointer.clone(), |format, pointer| set(format?, pointer))?;
+            let pointer = pointer.as_deref().map(str::to_owned);
+            format = apply(Ok(format), pointer, |format, pointer| set(format?, pointer))?;
         }
         Ok(format)
     }

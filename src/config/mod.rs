@@ -83,7 +83,7 @@
 //! | `origins` | list of the [`Origins`](crate::Origins) that receive the token |
 //! | `name` | [`TokenCacheBuilder::name`](crate::TokenCacheBuilder::name) |
 //! | `refresh_timeout` | duration |
-//! | `token_request_limit` | `{ most = 10, period = "1d" }` |
+//! | `token_request_limit` | `{ max = 10, period = "1d" }` |
 //!
 //! Keys of a `source`, by its `type`:
 //!
@@ -130,7 +130,8 @@
 //!
 //! - Keys and types are checked when the file is read. Values such as URLs are checked when a cache
 //!   or a layer is made.
-//! - The error of a parser may quote the line that it could not read, and with it a secret. With
+//! - Errors of this module quote no value, except for a value that is not one of a few words or not
+//!   a number or a boolean. A parser may add the line with the value, which may be a secret. With
 //!   `toml`, print `error.message()` instead of the error.
 //! - Configuration files are copied to backups and version control. Prefer `{ file = "…" }` for
 //!   secrets.

@@ -42,7 +42,7 @@ pub enum ConfigError {
     Parameter {
         /// The name of the parameter.
         name: String,
-        /// The reason, such as `is set with ClientAuth`.
+        /// The reason, such as `is set by the client authentication`.
         reason: &'static str,
     },
     /// The header of the token request is invalid, is set already, or is not yours to set.
@@ -70,8 +70,8 @@ pub enum ConfigError {
     /// The settings of a provider contradict each other, or one is missing.
     #[non_exhaustive]
     Provider {
-        /// The reason, such as `needs either token_url or issuer`.
-        reason: &'static str,
+        /// The reason, such as `needs either token_url or issuer`. It names the keys.
+        reason: String,
     },
     /// The issuer cannot be used (RFC 8414 §2).
     #[non_exhaustive]
@@ -165,7 +165,7 @@ mod tests {
             ConfigError::JsonPointer { pointer: given(), reason },
             ConfigError::Issuer { issuer: given(), reason },
             ConfigError::StaticToken { reason: given() },
-            ConfigError::Provider { reason: "has what-was-given" },
+            ConfigError::Provider { reason: given() },
             ConfigError::Certificates { reason: given() },
             ConfigError::Tls { reason: given() },
         ];

@@ -86,11 +86,12 @@ impl ClientCredentials {
         let name = name.into();
         let reason = match name.as_str() {
             "grant_type" => "is set by the grant",
-            "scope" => "is set with ClientCredentials::scope",
-            "audience" => "is set with ClientCredentials::audience",
-            "resource" => "is set with ClientCredentials::resource",
-            name if is_client_auth_parameter(name) => "is set with ClientAuth",
-            name if self.parameters.iter().any(|(other, _)| other == name) => "is there already",
+            // In code and in a configuration file, the setting has the name of the parameter.
+            "scope" | "audience" | "resource" => "has a setting of its own: use that",
+            name if is_client_auth_parameter(name) => "is set by the client authentication",
+            name if self.parameters.iter().any(|(other, _)| other == name) => {
+                "is there already: add it once"
+            }
             _ => {
                 self.parameters.push((name, value.into()));
                 return Ok(self);

@@ -280,7 +280,7 @@ impl TokenEndpoint {
             return error("is set by this crate or the HTTP client");
         }
         let Ok(mut value) = HeaderValue::from_str(value) else {
-            return error("has an invalid value");
+            return error("has a value with a control character: remove it");
         };
         let replaced = if header == USER_AGENT {
             self.round_trip.user_agent.replace(value)
@@ -289,7 +289,7 @@ impl TokenEndpoint {
             self.headers.insert(header, value)
         };
         if replaced.is_some() {
-            return error("is there already");
+            return error("is there already: add it once");
         }
         Ok(self)
     }

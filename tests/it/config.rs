@@ -1,10 +1,11 @@
 //! Providers that are configured in a TOML file.
 
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{collections::HashMap, convert::Infallible, fmt::Write, iter, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower::util::BoxCloneService;
 use tower_oauth::{TokenErrorKind, config::ProviderConfig};
@@ -85,8 +86,8 @@ async fn every_key_of_a_grant_takes_effect() {
     assert!(head.headers["x-api-key"].is_sensitive());
     assert_eq!(head.headers["user-agent"], "orders/2.1");
     let body = body.collect().await.unwrap().to_bytes();
-    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let expected = serde_json::json!({
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let expected = json!({
         "grant_type": "client_credentials", "scope": "a b", "audience": "https://api.test",
         "resource": ["urn:1", "urn:2"], "tenant": "blue",
     });
@@ -96,7 +97,7 @@ async fn every_key_of_a_grant_takes_effect() {
 #[tokio::test(start_paused = true)]
 async fn token_request_limit_and_name_take_effect() {
     let limited = format!(
-        "name = 'orders'\ntoken_request_limit = {{ most = 1, period = '1d' }}\n{}",
+        "name = 'orders'\ntoken_request_limit = {{ max = 1, period = '1d' }}\n{}",
         grant("")
     );
     let (transport, mut requests) = answering(r#"{"access_token":"T0KEN","expires_in":3600}"#);
@@ -107,7 +108,7 @@ async fn token_request_limit_and_name_take_effect() {
     let error = cache.token().await.unwrap_err();
     assert_eq!(error.next_attempt_in(), Some(Duration::from_secs(86_400)), "{error}");
     assert!(requests.recv().await.is_some() && requests.try_recv().is_err());
-    let error = read(&limited.replace("most = 1", "most = 0")).unwrap_err().to_string();
+    let error = read(&limited.replace("max = 1", "max = 0")).unwrap_err().to_string();
     assert!(error.contains("nonzero"), "{error}");
 }
 
@@ -162,6 +163,159 @@ fn invalid_secret_is_not_quoted_in_the_error() {
     }
 }
 
+/// Returns a configuration of each type of source, with the text `S3CRET` in each value that may
+/// hold a secret.
+fn complete_configurations() -> Vec<Value> {
+    let provider = |source: Value| {
+        json!({
+            "origins": ["https://api.test"], "name": "x", "refresh_timeout": "1m",
+            "token_request_limit": { "max": 1, "period": "1d" }, "source": source,
+        })
+    };
+    let pointers = ["access_token", "token_type", "expires_in", "expires_at"].into_iter();
+    let pointers = pointers.chain(["scope", "success", "error", "error_description"]);
+    let response_format: Value = pointers.map(|key| (key.to_owned(), json!("/x"))).collect();
+    let grant = |client_auth: Value| {
+        provider(json!({
+            "type": "client_credentials", "token_url": "https://as.test/t?key=S3CRET",
+            "client_auth": client_auth, "scope": "a", "audience": "b", "resource": ["urn:1"],
+            "parameters": { "key": "S3CRET" }, "request_format": "json",
+            "headers": { "x-key": "S3CRET" }, "response_format": response_format, "timeout": "1s",
+            "default_lifetime": "1h", "refresh_at_age": "1d", "danger_plain_http": false,
+        }))
+    };
+    let with_secret =
+        |method| grant(json!({ "method": method, "client_id": "me", "client_secret": "S3CRET" }));
+    vec![
+        with_secret("client_secret_basic"),
+        with_secret("client_secret_basic_raw"),
+        with_secret("client_secret_post"),
+        grant(json!({ "method": "none", "client_id": "me" })),
+        provider(json!({ "type": "static_bearer", "token": "S3CRET" })),
+        provider(json!({ "type": "static_basic", "user": "u", "password": "S3CRET" })),
+        provider(json!({ "type": "static_basic", "user": "u", "password": { "file": "/x" } })),
+        provider(json!({ "type": "token_file", "path": "/x", "reread_after": "1m" })),
+    ]
+}
+
+/// Returns the JSON Pointers of all values.
+fn pointers(value: &Value, pointer: &str) -> Vec<String> {
+    let members = value.as_object().into_iter().flatten();
+    let members = members.map(|(key, value)| (format!("{pointer}/{key}"), value));
+    let inner = members.flat_map(|(pointer, value)| pointers(value, &pointer));
+    iter::once(pointer.to_owned()).chain(inner).collect()
+}
+
+/// Returns what is shown if the configuration is read, and if a cache is built from it.
+fn shown(config: &Value) -> (String, String) {
+    let mut read_errors = String::new();
+    if let Err(error) = serde_json::from_value::<ProviderConfig>(config.clone()) {
+        write!(read_errors, "{error} {error:?}").unwrap();
+    }
+    if let Err(error) = serde_json::from_str::<ProviderConfig>(&config.to_string()) {
+        write!(read_errors, "{error} {error:?}").unwrap();
+    }
+    let mut build_errors = String::new();
+    if let Ok(text) = toml::to_string(config) {
+        match read(&text) {
+            Err(error) => write!(read_errors, "{}", error.message()).unwrap(),
+            Ok(config) => {
+                write!(build_errors, "{config:?} {config:#?}").unwrap();
+                let (transport, _) = answering("");
+                let built = config.token_cache_with_transport(transport);
+                let error = built.map(|_| ()).and(config.origins().map(|_| ()));
+                write!(build_errors, "{error:?}").unwrap();
+                if let Err(error) = error {
+                    write!(build_errors, "{error}").unwrap();
+                }
+            }
+        }
+    }
+    (read_errors, build_errors)
+}
+
+#[test]
+fn error_quotes_no_value_that_may_be_a_secret() {
+    /// The keys with an enumeration, a flag or a number.
+    const QUOTED: [&str; 5] = ["/type", "/method", "/request_format", "/danger_plain_http", "/max"];
+    /// The keys of which even a value of the right type is not shown.
+    const SECRET: [&str; 5] = ["client_secret", "token", "password", "headers", "parameters"];
+
+    let wrong = [
+        json!("S3CRET"),
+        json!("S3CRET\n"),
+        json!("https://S3CRET@a.test/?S3CRET"),
+        json!("http://a.test/?S3CRET"),
+        json!(7_357_073),
+        json!(7357.073),
+        json!(true),
+        json!(null),
+        json!(["S3CRET"]),
+        json!([7_357_073, ["S3CRET"]]),
+        json!({ "file": 7_357_073 }),
+        json!({ "file": "x", "other": "S3CRET" }),
+        json!({ "value": "S3CRET" }),
+        json!({ "client_id": "S3CRET", "authorization": "S3CRET" }),
+        json!({ "a b": "S3CRET", "c": "S3CRET\n" }),
+    ];
+    let mut errors = 0;
+    let mut check = |config: &Value, pointer: &str| {
+        let (read, built) = shown(config);
+        errors += usize::from(!read.is_empty());
+        let contains_secret = |shown: &str| ["S3CRET", "7357"].iter().any(|it| shown.contains(it));
+        let is_quoted = QUOTED.iter().any(|key| pointer.ends_with(key));
+        assert!(is_quoted || !contains_secret(&read), "{pointer}: {read}\n{config}");
+        // The path of a secret file is no secret.
+        let is_secret =
+            !pointer.ends_with("/file") && pointer.split('/').any(|key| SECRET.contains(&key));
+        assert!(!is_secret || !contains_secret(&built), "{pointer}: {built}\n{config}");
+    };
+    for complete in complete_configurations() {
+        assert_eq!(shown(&complete).0, "", "{complete}");
+        assert!(!shown(&complete).1.contains("S3CRET"), "{}", shown(&complete).1);
+        for pointer in pointers(&complete, "") {
+            for wrong in &wrong {
+                let mut config = complete.clone();
+                *config.pointer_mut(&pointer).unwrap() = wrong.clone();
+                check(&config, &pointer);
+            }
+            let mut config = complete.clone();
+            if let Some(table) = config.pointer_mut(&pointer).unwrap().as_object_mut() {
+                for unknown in [json!("S3CRET"), json!(7_357_073), json!({ "x": "S3CRET" })] {
+                    table.insert("unknown".into(), unknown);
+                }
+                check(&config, &pointer);
+            }
+            if let Some((table, key)) = pointer.rsplit_once('/') {
+                let mut config = complete.clone();
+                config.pointer_mut(table).unwrap().as_object_mut().unwrap().remove(key);
+                check(&config, table);
+            }
+        }
+    }
+    assert!(errors > 500, "only {errors} errors");
+}
+
+#[test]
+fn message_about_invalid_toml_quotes_no_value() {
+    for wrong in [
+        "S3CRET",
+        "\"S3CRET",
+        "'S3CRET",
+        "\"S3CRET\\q\"",
+        "\"S3CRET\u{1}\"",
+        "\"x\", client_secret = \"S3CRET\"",
+        "\"\" S3CRET",
+        "{ S3CRET }",
+        "[S3CRET]",
+        "7357073x",
+    ] {
+        let error = read(&grant("").replace("\"S3CRET\"", wrong)).unwrap_err();
+        let message = error.message();
+        assert!(!message.contains("S3CRET") && !message.contains("7357"), "{wrong}: {message}");
+    }
+}
+
 #[test]
 fn duration_without_a_unit_is_an_error() {
     for duration in ["30", "'30'", "'-30s'", "'soon'", "''", "{ file = 'x' }", "'1 month'"] {
@@ -176,12 +330,12 @@ fn duration_without_a_unit_is_an_error() {
 #[test]
 fn invalid_values_are_errors_when_the_cache_is_built() {
     for (config, said) in [
-        (grant("issuer = 'https://as.test'"), "either token_url or issuer"),
+        (grant("issuer = 'https://as.test'"), "has both token_url and issuer"),
         (
             grant("").replace("token_url = \"https://as.test/token\"", ""),
             "either token_url or issuer",
         ),
-        (grant("").replace("https://as.test", "http://as.test"), "unencrypted"),
+        (grant("").replace("https://as.test", "http://as.test"), "danger_plain_http = true"),
         (grant("response_format = { access_token = 'x' }"), "JSON Pointer"),
         (grant("refresh_at_age = '1h'\nrefresh_before_expiry = '1h'"), "both"),
         (grant("parameters = { client_secret = 'x' }"), "client_secret"),

@@ -155,54 +155,115 @@ fn every_token_error_says_what_to_do() {
     }
 }
 
-/// Prints all messages, so that a person can read them, as [`every_token_error_says_what_to_do`].
-#[test]
-fn every_config_error_names_the_invalid_value() {
+/// Returns an error of each kind and for each reason, with a part of the message that it must have:
+/// the invalid value, or the setting to change.
+fn config_errors() -> Vec<(ConfigError, &'static str)> {
     let auth = || ClientAuth::client_secret_basic("id", "secret");
     let url = "https://as.test/token";
-    let endpoint = || TokenEndpoint::with_transport(url, auth(), http1_client()).unwrap();
-    let grant = || ClientCredentials::new(endpoint());
-    let repeated = grant().parameter("the-value", "1").unwrap().parameter("the-value", "2");
-    let errors = [
-        TokenUrl::try_from("ftp://the-value.test/").unwrap_err(),
-        TokenUrl::try_from("http://the-value.test/").unwrap_err(),
-        Origins::new(["the-value"]).unwrap_err(),
-        repeated.unwrap_err(),
-        endpoint().header("the-value:", "1").unwrap_err(),
-        ResponseFormat::default().access_token("the-value").unwrap_err(),
-        Issuer::try_from("http://the-value.test").unwrap_err(),
+    let endpoint = |auth| TokenEndpoint::with_transport(url, auth, http1_client());
+    let header = |name, value| {
+        let endpoint = endpoint(auth()).unwrap().header("x-key", "1").unwrap();
+        endpoint.header(name, value).unwrap_err()
+    };
+    let parameter = |name| {
+        let grant = ClientCredentials::new(endpoint(auth()).unwrap());
+        grant.parameter("tenant", "1").unwrap().parameter(name, "2").unwrap_err()
+    };
+    let pointer = |pointer| ResponseFormat::default().access_token(pointer).unwrap_err();
+
+    let token_urls = [
+        "as.test/token",
+        "ftp://as.test",
+        "https://me@as.test",
+        "https://:1/as.test",
+        "https://as.test#x",
     ];
-    let kinds = errors.each_ref().map(std::mem::discriminant);
-    assert!((1..kinds.len()).all(|end| !kinds[..end].contains(&kinds[end])), "{errors:?}");
-    for error in errors {
-        println!("{error}");
-        assert!(error.to_string().contains("the-value"), "{error}");
-    }
-
-    let user_with_colon = StaticToken::basic("a:b", "secret").unwrap_err();
-    println!("{user_with_colon}");
-    assert!(matches!(user_with_colon, ConfigError::StaticToken { .. }), "{user_with_colon:?}");
-    assert!(user_with_colon.to_string().contains("colon"), "{user_with_colon}");
-
+    let token_urls = token_urls.map(|url| (TokenUrl::try_from(url).unwrap_err(), "as.test"));
+    let issuers = ["as.test", "http://as.test", "https://me@as.test", "https://as.test?x"];
+    let issuers = issuers.map(|issuer| (Issuer::try_from(issuer).unwrap_err(), "as.test"));
+    let origins =
+        ["a.test", "a.test/ b", "https://a.test:0", "https://*.a.test", "https://a.test/b"];
+    let origins = origins.map(|origin| (Origins::new([origin]).unwrap_err(), "a.test"));
+    let auths = [
+        (ClientAuth::client_secret_post("id\n", "secret"), "client id"),
+        (ClientAuth::client_secret_post("id", "secret\n"), "client secret"),
+    ];
+    let auths = auths.map(|(auth, part)| (endpoint(auth).unwrap_err(), part));
+    let mut errors = vec![
+        (TokenUrl::try_from("http://as.test/").unwrap_err(), "TokenUrl::danger_plain_http"),
+        (Origins::new([""; 0]).unwrap_err(), "Origins::without_authority"),
+        (parameter("grant_type"), "grant_type"),
+        (parameter("scope"), "\"scope\" has a setting"),
+        (parameter("client_secret"), "client authentication"),
+        (parameter("tenant"), "tenant"),
+        (header("a b", "1"), "a b"),
+        (header("authorization", "1"), "authorization"),
+        (header("x-other", "\n"), "x-other"),
+        (header("x-key", "2"), "x-key"),
+        (pointer("data/token"), "data/token"),
+        (pointer("/data~token"), "/data~token"),
+        (StaticToken::bearer("token\n").unwrap_err(), "access token"),
+        (StaticToken::basic("a:b", "secret").unwrap_err(), "colon"),
+        (StaticToken::basic("a\n", "secret").unwrap_err(), "user name"),
+        (StaticToken::basic("a", "secret\n").unwrap_err(), "password"),
+    ];
     #[cfg(feature = "default-transport")]
-    {
-        let garbage = TokenEndpoint::new_trusting(url, auth(), "garbage").unwrap_err();
-        println!("{garbage}");
-        assert!(matches!(garbage, ConfigError::Certificates { .. }), "{garbage:?}");
-        assert!(garbage.to_string().contains("no certificate"), "{garbage}");
-    }
-
+    errors
+        .extend(["garbage", "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"].map(
+            |pem| (TokenEndpoint::new_trusting(url, auth(), pem).unwrap_err(), "certificate"),
+        ));
     #[cfg(feature = "config")]
-    {
-        let toml = "[source]\ntype = 'client_credentials'\n\
-                    client_auth = { method = 'client_secret_post', client_id = 'id', \
-                    client_secret = 'secret' }";
-        let provider: tower_oauth::config::ProviderConfig = toml::from_str(toml).unwrap();
-        let no_url = provider.token_cache_with_transport(http1_client()).unwrap_err();
-        println!("{no_url}");
-        assert!(matches!(no_url, ConfigError::Provider { .. }), "{no_url:?}");
-        assert!(no_url.to_string().contains("either token_url or issuer"), "{no_url}");
-    }
+    errors.extend(errors_of_configuration_files());
+    errors.into_iter().chain(token_urls).chain(issuers).chain(origins).chain(auths).collect()
+}
 
-    println!("{}", ConfigError::NoOrigin);
+#[cfg(feature = "config")]
+fn errors_of_configuration_files() -> Vec<(ConfigError, &'static str)> {
+    let read = |settings: &str| -> tower_oauth::config::ProviderConfig {
+        let toml = format!(
+            "[source]\ntype = 'client_credentials'\nclient_auth = {{ method = \
+             'client_secret_post', client_id = 'id', client_secret = 'secret' }}\n{settings}"
+        );
+        toml::from_str(&toml).unwrap()
+    };
+    let errors = [
+        ("", "either token_url or issuer"),
+        ("token_url = 'https://as.test'\nissuer = 'https://as.test'", "both token_url and issuer"),
+        ("token_url = 'http://as.test'", "danger_plain_http = true"),
+        (
+            "issuer = 'https://as.test'\nrefresh_at_age = '1h'\nrefresh_before_expiry = '1h'",
+            "both refresh_at_age and refresh_before_expiry",
+        ),
+        ("issuer = 'https://as.test'\nca_file = '/absent'", "ca_file"),
+        ("issuer = 'https://as.test'\nparameters = { scope = 'x' }", "scope"),
+        ("issuer = 'https://as.test'\nheaders = { host = 'x' }", "host"),
+        ("issuer = 'https://as.test'\nresponse_format = { error = 'x' }", "JSON Pointer"),
+    ];
+    let errors = errors.into_iter().map(|(settings, part)| {
+        (read(settings).token_cache_with_transport(http1_client()).unwrap_err(), part)
+    });
+    #[cfg(feature = "default-transport")]
+    let errors = {
+        let absent = read("issuer = 'https://as.test'\nca_file = '/absent'");
+        errors.chain([(absent.token_cache().unwrap_err(), "the ca_file /absent")])
+    };
+    errors.collect()
+}
+
+/// Prints all messages, so that a person can read them, as [`every_token_error_says_what_to_do`].
+#[test]
+fn every_config_error_names_what_to_change() {
+    let errors = config_errors();
+    for (error, part) in &errors {
+        println!("{error}");
+        assert!(error.to_string().contains(part), "{part}: {error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    let kinds: std::collections::HashSet<_> =
+        errors.iter().map(|(error, _)| std::mem::discriminant(error)).collect();
+    let mut expected = 10;
+    // `Tls` depends on the machine.
+    expected += usize::from(cfg!(feature = "default-transport"));
+    expected += usize::from(cfg!(feature = "config"));
+    assert_eq!(kinds.len(), expected, "{errors:?}");
 }
