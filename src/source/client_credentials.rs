@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use super::{fetch_context::FetchContext, token_source::TokenSource};
 use crate::{
     error::{ConfigError, TokenError},
@@ -34,7 +36,7 @@ pub struct ClientCredentials {
     scope: Option<String>,
     audience: Option<String>,
     resource: Vec<String>,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<(String, Zeroizing<String>)>,
 }
 
 impl ClientCredentials {
@@ -83,7 +85,7 @@ impl ClientCredentials {
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        let name = name.into();
+        let (name, value) = (name.into(), Zeroizing::new(value.into()));
         let reason = match name.as_str() {
             "grant_type" => "is set by the grant",
             // In code and in a configuration file, the setting has the name of the parameter.
@@ -93,7 +95,7 @@ impl ClientCredentials {
                 "is there already: add it once"
             }
             _ => {
-                self.parameters.push((name, value.into()));
+                self.parameters.push((name, value));
                 return Ok(self);
             }
         };
@@ -112,7 +114,7 @@ impl ClientCredentials {
             request = request.parameter("resource", resource);
         }
         for (name, value) in &self.parameters {
-            request = request.secret_parameter(name, value);
+            request = request.secret_parameter(name, value.as_str());
         }
         request
     }

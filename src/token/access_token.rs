@@ -5,6 +5,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::secret::sensitive_header;
 use crate::error::{TokenError, TokenErrorKind};
 
 /// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), or a static HTTP Basic credential
@@ -112,14 +113,13 @@ impl AccessToken {
     }
 
     fn from_credentials(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {
-        let header = Zeroizing::new(format!("{} {credentials}", scheme.name()));
-        let mut header = HeaderValue::from_str(&header).map_err(|_| {
+        let header = Zeroizing::new([scheme.name(), credentials].join(" "));
+        let header = sensitive_header(header).map_err(|_| {
             TokenError::new(
                 TokenErrorKind::InvalidResponse,
                 "the access token is not a header value",
             )
         })?;
-        header.set_sensitive(true);
         Ok(Self {
             scheme,
             header,
@@ -229,7 +229,8 @@ impl AccessToken {
 
 /// Returns the credentials of HTTP Basic authentication (RFC 7617 §2), without the scheme.
 pub(crate) fn basic_credentials(user: &str, password: &str) -> Zeroizing<String> {
-    let pair = Zeroizing::new(format!("{user}:{password}"));
+    // Allocated once: a string that grows would leave a copy behind.
+    let pair = Zeroizing::new([user, password].join(":"));
     Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()))
 }
 

@@ -11,3 +11,4 @@ pub(crate) use access_token::{RefreshTiming, Scheme, basic_credentials};
 pub use generation::Generation;
 pub(crate) use read_secret_file::read_secret_file;
 pub use secret::Secret;
+pub(crate) use secret::sensitive_header;

@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf};
 
+use bytes::Bytes;
+use http::{HeaderValue, header::InvalidHeaderValue};
 use zeroize::Zeroizing;
 
 use super::read_secret_file::read_secret_file;
@@ -62,6 +64,16 @@ impl Secret {
             Kind::File(path) => read_secret_file(path.clone()).await,
         }
     }
+}
+
+/// Returns a header value that is marked sensitive. The memory is zeroed when its last clone is
+/// dropped.
+pub(crate) fn sensitive_header(
+    value: Zeroizing<String>,
+) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl From<String> for Secret {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::token_request::TokenRequest;
 use crate::{
     error::{ConfigError, TokenError},
-    token::{Secret, basic_credentials},
+    token::{Secret, basic_credentials, sensitive_header},
 };
 
 /// The bytes that are percent-encoded: those that `application/x-www-form-urlencoded` encodes, and
@@ -137,12 +137,14 @@ impl ClientAuth {
 
 #[allow(clippy::expect_used)] // Base64 is always a valid header value.
 fn basic(credentials: &str) -> HeaderValue {
-    let value = Zeroizing::new(format!("Basic {credentials}"));
-    HeaderValue::from_str(&value).expect("base64 is ASCII")
+    sensitive_header(Zeroizing::new(["Basic", credentials].join(" "))).expect("base64 is ASCII")
 }
 
 fn form_encode(component: &str) -> Zeroizing<String> {
-    Zeroizing::new(utf8_percent_encode(component, FORM_COMPONENT).to_string())
+    // Allocated once: a string that grows would leave a copy behind.
+    let mut encoded = Zeroizing::new(String::with_capacity(3 * component.len()));
+    encoded.extend(utf8_percent_encode(component, FORM_COMPONENT));
+    encoded
 }
 
 impl fmt::Debug for ClientAuth {

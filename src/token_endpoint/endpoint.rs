@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    HeaderMap, HeaderName, Request, Response,
     header::{
         ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
         USER_AGENT,
@@ -38,7 +38,7 @@ use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
     redact::{MIN_REPLACED_BYTES, Redactor},
     telemetry::{Event, emit_current},
-    token::{AccessToken, RefreshTiming},
+    token::{AccessToken, RefreshTiming, sensitive_header},
 };
 
 /// The headers that [`TokenEndpoint::header`] does not accept: they are set by this crate or by the
@@ -279,13 +279,13 @@ impl TokenEndpoint {
         if RESERVED_HEADERS.contains(&header) {
             return error("is set by this crate or the HTTP client");
         }
-        let Ok(mut value) = HeaderValue::from_str(value) else {
+        let Ok(mut value) = sensitive_header(Zeroizing::new(value.to_owned())) else {
             return error("has a value with a control character: remove it");
         };
         let replaced = if header == USER_AGENT {
+            value.set_sensitive(false);
             self.round_trip.user_agent.replace(value)
         } else {
-            value.set_sensitive(true);
             self.headers.insert(header, value)
         };
         if replaced.is_some() {

@@ -1,7 +1,7 @@
 //! The encoding of the parameters of a token request.
 
+use form_urlencoded::byte_serialize;
 use http::HeaderValue;
-use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 /// The encoding of the parameters of a token request. See
@@ -26,31 +26,62 @@ impl RequestFormat {
         })
     }
 
-    pub(super) fn encode(self, parameters: &[(String, Zeroizing<String>)]) -> String {
+    /// Returns the encoded parameters. Their memory is zeroed on drop.
+    pub(super) fn encode(self, parameters: &[(String, Zeroizing<String>)]) -> Zeroizing<Vec<u8>> {
+        // An escape has up to six bytes for one. The vector never grows and leaves a copy behind.
+        let size = |text: &str| 6 * text.len() + "\"\":,[]{}".len();
+        let size = parameters.iter().map(|(name, value)| size(name) + size(value)).sum();
+        let mut body = Zeroizing::new(Vec::with_capacity(size));
         match self {
-            Self::Form => encode_form(parameters),
-            Self::Json => encode_json(parameters),
+            Self::Form => encode_form(parameters, &mut body),
+            Self::Json => encode_json(parameters, &mut body),
         }
+        body
     }
 }
 
-fn encode_form(parameters: &[(String, Zeroizing<String>)]) -> String {
-    let mut body = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in parameters {
-        body.append_pair(name, value);
+fn encode_form(parameters: &[(String, Zeroizing<String>)], body: &mut Vec<u8>) {
+    for (index, (name, value)) in parameters.iter().enumerate() {
+        if index > 0 {
+            body.push(b'&');
+        }
+        body.extend(byte_serialize(name.as_bytes()).flat_map(str::bytes));
+        body.push(b'=');
+        body.extend(byte_serialize(value.as_bytes()).flat_map(str::bytes));
     }
-    body.finish()
 }
 
-fn encode_json(parameters: &[(String, Zeroizing<String>)]) -> String {
-    let mut object = Map::new();
-    for (name, value) in parameters {
-        let value = Value::from(value.as_str());
-        match object.get_mut(name) {
-            None => drop(object.insert(name.clone(), value)),
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
+/// Writes the object without a `serde_json::Value`, which would hold copies of the values.
+fn encode_json(parameters: &[(String, Zeroizing<String>)], body: &mut Vec<u8>) {
+    body.push(b'{');
+    for (index, (name, _)) in parameters.iter().enumerate() {
+        if parameters[..index].iter().any(|(earlier, _)| earlier == name) {
+            continue;
+        }
+        if index > 0 {
+            body.push(b',');
+        }
+        encode_json_string(name, body);
+        body.push(b':');
+        let values = || parameters.iter().filter(|(other, _)| other == name);
+        let is_array = values().count() > 1;
+        if is_array {
+            body.push(b'[');
+        }
+        for (index, (_, value)) in values().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            encode_json_string(value, body);
+        }
+        if is_array {
+            body.push(b']');
         }
     }
-    Value::Object(object).to_string()
+    body.push(b'}');
+}
+
+#[allow(clippy::expect_used)]
+fn encode_json_string(text: &str, body: &mut Vec<u8>) {
+    serde_json::to_writer(body, text).expect("a text can be written to a vector");
 }

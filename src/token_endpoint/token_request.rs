@@ -55,8 +55,7 @@ impl TokenRequest {
     }
 
     /// Sets the `Authorization` header.
-    pub(super) fn authorization(mut self, mut value: HeaderValue) -> Self {
-        value.set_sensitive(true);
+    pub(super) fn authorization(mut self, value: HeaderValue) -> Self {
         self.authorization = Some(value);
         self
     }
@@ -98,7 +97,7 @@ impl TokenRequest {
         format: RequestFormat,
         headers: &HeaderMap,
     ) -> (Request<Bytes>, Redactor) {
-        let mut request = Request::new(Bytes::from(format.encode(&self.parameters)));
+        let mut request = Request::new(Bytes::from_owner(format.encode(&self.parameters)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
         let mut headers = headers.clone();
