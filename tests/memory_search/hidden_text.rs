@@ -7,6 +7,9 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use zeroize::Zeroizing;
+
 /// The mask of each byte. The text is ASCII, so no masked byte occurs in it.
 const MASK: u8 = 0x80;
 /// The length of the text. It fits into no register, so a register that was saved on a stack cannot
@@ -27,6 +30,13 @@ impl HiddenText {
     /// Returns the text. The allocator overwrites it when the value is dropped.
     pub(crate) fn reveal(&self) -> String {
         self.0.iter().map(|byte| char::from(byte ^ MASK)).collect()
+    }
+
+    /// Returns the beginning of the text in base64, as it stands after the encoded text `id:`.
+    pub(crate) fn in_base64(&self) -> Self {
+        let text = Zeroizing::new(self.reveal());
+        let base64 = Zeroizing::new(BASE64_STANDARD.encode(&text[..LENGTH / 4 * 3]));
+        Self(base64.bytes().map(|byte| byte ^ MASK).collect())
     }
 
     pub(crate) fn is_equal_to(&self, text: &[u8]) -> bool {

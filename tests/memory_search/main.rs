@@ -1,16 +1,18 @@
-//! After a cache was closed or dropped, no memory of the crate holds its tokens.
+//! After a cache was closed or dropped, no memory of the crate holds its tokens and the secrets of
+//! its client.
 //!
 //! The test searches the memory of its own process for the text of the tokens. An allocator keeps
 //! the bytes of a freed block, so the text could also be found in memory that the crate has freed.
 //! The global allocator of this binary therefore overwrites each block with zeros when it is freed:
 //! a text that is found is in memory that is still allocated, on a stack, or in a static. Whether
-//! the crate itself overwrites memory before it frees it is not tested here.
+//! the crate itself overwrites memory before it frees it is tested in `tests/freed_memory`.
 //!
 //! This test needs a binary of its own because it replaces the global allocator.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
+mod client_secret;
 mod hidden_text;
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
     convert::Infallible,
     future::ready,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -69,6 +71,23 @@ fn dropped_cache_without_replay_leaves_no_token() {
     check_that_no_token_is_left(without_replay, CacheEnd::Drop);
 }
 
+#[test]
+fn ended_cache_leaves_no_client_secret() {
+    let _guard = one_test_at_a_time();
+    client_secret::check_that_no_secret_is_left(client_secret::token);
+}
+
+/// The error that the cache keeps has a message from which the secrets were removed.
+#[test]
+fn ended_cache_leaves_no_echoed_client_secret() {
+    let _guard = one_test_at_a_time();
+    client_secret::check_that_no_secret_is_left(|request| {
+        let request = String::from_utf8_lossy(request);
+        let body = serde_json::json!({ "error": "x", "error_description": request });
+        (400, Bytes::from(body.to_string()))
+    });
+}
+
 fn with_clone_body(cache: TokenCache, api: &Arc<Api>) -> Client {
     let api = Arc::clone(api);
     let service = service_fn(move |request| ready(Ok::<_, Infallible>(api.answer(&request))));
@@ -94,11 +113,14 @@ enum CacheEnd {
     Drop,
 }
 
-fn check_that_no_token_is_left(client: fn(TokenCache, &Arc<Api>) -> Client, end: CacheEnd) {
-    // A search copies memory into its buffer, where a parallel test could find its own tokens.
+/// A search copies memory into its buffer, where a parallel test could find its own tokens.
+fn one_test_at_a_time() -> MutexGuard<'static, ()> {
     static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    ONE_TEST_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+fn check_that_no_token_is_left(client: fn(TokenCache, &Arc<Api>) -> Client, end: CacheEnd) {
+    let _guard = one_test_at_a_time();
     let api = Arc::new(Api::new());
     let cache = TokenCache::new({
         let (api, fetches) = (Arc::clone(&api), AtomicUsize::new(0));
