@@ -189,7 +189,7 @@ fn config_errors() -> Vec<(ConfigError, &'static str)> {
         (ClientAuth::client_secret_post("id", "secret\n"), "client secret"),
     ];
     let auths = auths.map(|(auth, part)| (endpoint(auth).unwrap_err(), part));
-    let mut errors = vec![
+    let errors = vec![
         (TokenUrl::try_from("http://as.test/").unwrap_err(), "TokenUrl::danger_plain_http"),
         (Origins::new([""; 0]).unwrap_err(), "Origins::without_authority"),
         (parameter("grant_type"), "grant_type"),
@@ -208,12 +208,13 @@ fn config_errors() -> Vec<(ConfigError, &'static str)> {
         (StaticToken::basic("a", "secret\n").unwrap_err(), "password"),
     ];
     #[cfg(feature = "default-transport")]
-    errors
-        .extend(["garbage", "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"].map(
-            |pem| (TokenEndpoint::new_trusting(url, auth(), pem).unwrap_err(), "certificate"),
-        ));
+    let errors = {
+        let pems = ["garbage", "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----"];
+        let error = |pem| TokenEndpoint::new_trusting(url, auth(), pem).unwrap_err();
+        errors.into_iter().chain(pems.map(|pem| (error(pem), "certificate"))).collect::<Vec<_>>()
+    };
     #[cfg(feature = "config")]
-    errors.extend(errors_of_configuration_files());
+    let errors = [errors, errors_of_configuration_files()].concat();
     errors.into_iter().chain(token_urls).chain(issuers).chain(origins).chain(auths).collect()
 }
 
