@@ -47,10 +47,6 @@ impl Redactor {
         Self::new(self.secrets.iter().cloned().chain([secret]).collect())
     }
 
-    pub(crate) fn secrets(&self) -> &[Zeroizing<String>] {
-        &self.secrets
-    }
-
     /// Returns `text` without secrets and without control characters, cut to a length that fits
     /// into a line of a log.
     pub(crate) fn clean(&self, text: &str) -> String {

@@ -1,6 +1,6 @@
 //! The settings of a token endpoint, and sending a request to it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -97,6 +97,7 @@ pub struct TokenEndpoint {
     response_format: ResponseFormat,
     default_lifetime: Duration,
     refresh_timing: RefreshTiming,
+    secrets: Vec<Zeroizing<String>>,
     recent_tokens: RecentTokens,
 }
 
@@ -216,13 +217,13 @@ impl TokenEndpoint {
                 transport: Transport::new(transport),
                 timeout: Self::DEFAULT_TIMEOUT,
                 user_agent: None,
-                redactor: Arc::default(),
             },
             request_format: RequestFormat::default(),
             headers: HeaderMap::new(),
             response_format: ResponseFormat::default(),
             default_lifetime: Self::DEFAULT_LIFETIME,
             refresh_timing: RefreshTiming::default(),
+            secrets: Vec::new(),
             recent_tokens: RecentTokens::default(),
         })
     }
@@ -301,8 +302,7 @@ impl TokenEndpoint {
     /// shown at all.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<String>) -> Self {
-        let secret = Zeroizing::new(secret.into());
-        self.round_trip.redactor = Arc::new(self.round_trip.redactor.and(&secret));
+        self.secrets.push(Zeroizing::new(secret.into()));
         self
     }
 
@@ -385,11 +385,18 @@ impl TokenEndpoint {
             return Err(TokenError::new(TokenErrorKind::Runtime, message));
         }
         request.check_parameters()?;
-        let url = self.location.token_url(self.auth.method(), &self.round_trip).await?;
-        let request = self.auth.authenticate(request).await?;
+        let request = self.auth.authenticate(request).await?.register_secrets(self.secrets());
+        // Metadata may contain secrets as well: its server has received them before.
+        let redactor = request.redactor();
+        let (method, round_trip) = (self.auth.method(), &self.round_trip);
+        let url = self.location.token_url(method, round_trip, &redactor).await?;
         self.send_to(&url, request).await.map_err(|error| {
             self.location.forget_metadata();
-            error.at("token endpoint", &url.to_string())
+            let place = match self.location {
+                Location::TokenUrl(_) => url.to_string(),
+                Location::Issuer(_) => redactor.clean(&url.to_string()),
+            };
+            error.at("token endpoint", &place)
         })
     }
 
@@ -400,12 +407,9 @@ impl TokenEndpoint {
     ) -> Result<TokenResponse, TokenError> {
         let sent_at = Instant::now();
         let requested_scope = request.scope().map(str::to_owned);
-        let request = self
-            .secrets(url)
-            .iter()
-            .fold(request, |request, secret| request.register_secret(secret));
-        let (request, redactor) =
-            request.into_http_request(url.uri(), self.request_format, &self.headers);
+        let (request, redactor) = request
+            .register_secrets(secrets_of_query(url))
+            .into_http_request(url.uri(), self.request_format, &self.headers);
         let response = self.round_trip.send(request, &redactor).await?;
         let parsed = parse_response(&response, &self.response_format, &redactor)?;
         if let Some(requested) = requested_scope {
@@ -418,27 +422,29 @@ impl TokenEndpoint {
         Ok(TokenResponse::new(access_token, parsed.members))
     }
 
-    /// Returns the secrets of this endpoint: the query of its URL, the values in it, the values of
-    /// its headers, its last tokens, and those that the user has named.
-    fn secrets(&self, url: &TokenUrl) -> Vec<Zeroizing<String>> {
-        let query = url.uri().query().unwrap_or_default();
-        let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
-        let raw = query.split('&').map(|pair| pair.split_once('=').unwrap_or(("", pair)).1);
-        // A value such as the `1` in `?v=1` is no secret. It occurs in most texts, which would all
-        // be withheld.
-        let query = [format!("?{query}"), query.to_owned()]
-            .into_iter()
-            .chain(decoded)
-            .chain(raw.map(str::to_owned))
-            .filter(|secret| secret.len() >= MIN_REPLACED_BYTES);
+    /// Returns the secrets of this endpoint: those that the user has named, the values of its
+    /// headers, and its last tokens.
+    fn secrets(&self) -> impl Iterator<Item = Zeroizing<String>> {
         let headers = self.headers.values().filter_map(|value| value.to_str().ok());
-        query
-            .chain(headers.map(str::to_owned))
-            .map(Zeroizing::new)
-            .chain(self.recent_tokens.to_vec())
-            .chain(self.round_trip.redactor.secrets().iter().cloned())
-            .collect()
+        let headers = headers.map(|value| Zeroizing::new(value.to_owned()));
+        self.secrets.iter().cloned().chain(headers).chain(self.recent_tokens.to_vec())
     }
+}
+
+/// Returns the query of a URL and the values in it.
+///
+/// A value such as the `1` in `?v=1` is no secret. It occurs in most texts, which would all be
+/// withheld.
+fn secrets_of_query(url: &TokenUrl) -> impl Iterator<Item = Zeroizing<String>> {
+    let query = url.uri().query().unwrap_or_default();
+    let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
+    let raw = query.split('&').map(|pair| pair.split_once('=').unwrap_or(("", pair)).1);
+    [format!("?{query}"), query.to_owned()]
+        .into_iter()
+        .chain(decoded)
+        .chain(raw.map(str::to_owned))
+        .filter(|secret| secret.len() >= MIN_REPLACED_BYTES)
+        .map(Zeroizing::new)
 }
 
 /// Emits an event if the server granted less than the requested scope. A response without a scope
@@ -732,6 +738,26 @@ mod tests {
     }
 
     #[test]
+    fn metadata_that_repeats_the_client_secret_is_redacted() {
+        for (issuer, url) in [
+            ("https://S3CRET", URL),
+            ("https://as.test", "ftp://S3CRET"),
+            ("https://as.test", "http://localhost/S3CRET"),
+            ("https://as.test", "https://as.test/S3CRET"),
+            ("https://as.test", "https://as.test/aWQ6UzNDUkVU"),
+        ] {
+            let metadata = json!({ "issuer": issuer, "token_endpoint": url }).to_string();
+            let endpoint = endpoint(auth(), move |_| Ok((200, metadata.clone())));
+            let issuer: crate::Issuer = "https://as.test".parse().unwrap();
+            let endpoint = TokenEndpoint { location: issuer.into(), ..endpoint };
+            let error = block_on(endpoint.send(TokenRequest::new("x"))).unwrap_err();
+            assert!(error.to_string().contains("[redacted]"), "{error}");
+            assert!(!shown(&error).contains("S3CRET"), "{error}");
+            assert!(!shown(&error).contains("UzNDUkVU"), "{error}");
+        }
+    }
+
+    #[test]
     fn secret_that_the_transport_adds_is_redacted_once_it_is_named() {
         let added = "tr4nsp\"ort";
         let metadata = |issuer: &str, url: &str| {
@@ -743,11 +769,12 @@ mod tests {
             Ok((200, metadata.to_string()))
         };
         let error = json!({ "error": "x", "error_description": format!("bad {added}") });
-        let responses: [Result<(u16, String), BoxError>; 5] = [
+        let responses: [Result<(u16, String), BoxError>; 6] = [
             Err(format!("the proxy rejects {added:?}").into()),
             Ok((400, error.to_string())),
             metadata(&format!("https://{added}"), URL),
             metadata("https://as.test", &format!("ftp://{added}")),
+            metadata("https://as.test", "https://as.test/tr4nsp%22ort"),
             metadata("https://as.test", URL),
         ];
         for response in responses {
@@ -773,7 +800,7 @@ mod tests {
 
     #[test]
     fn earlier_tokens_are_redacted_and_not_in_clones() {
-        use std::sync::{Mutex, PoisonError};
+        use std::sync::{Arc, Mutex, PoisonError};
 
         let answer = Arc::new(Mutex::new((200, String::new())));
         let set = |status, body: serde_json::Value| {

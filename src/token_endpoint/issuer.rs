@@ -139,16 +139,15 @@ impl Issuer {
         &self,
         method: &str,
         round_trip: &RoundTrip,
+        redactor: &Redactor,
     ) -> Result<TokenUrl, TokenError> {
         let kept = lock(&self.metadata).clone();
         let metadata = match kept {
             Some(metadata) => Ok(metadata),
-            None => self.fetch_metadata(round_trip).await,
+            None => self.fetch_metadata(round_trip, redactor).await,
         };
         let metadata = metadata
-            .and_then(|metadata| {
-                check_method(&metadata, method, &round_trip.redactor).map(|()| metadata)
-            })
+            .and_then(|metadata| check_method(&metadata, method, redactor).map(|()| metadata))
             .map_err(|error| error.at("issuer", &self.place()))?;
         *lock(&self.metadata) = Some(metadata.clone());
         Ok(metadata.token_url)
@@ -159,19 +158,23 @@ impl Issuer {
         *lock(&self.metadata) = None;
     }
 
-    async fn fetch_metadata(&self, round_trip: &RoundTrip) -> Result<Metadata, TokenError> {
+    async fn fetch_metadata(
+        &self,
+        round_trip: &RoundTrip,
+        redactor: &Redactor,
+    ) -> Result<Metadata, TokenError> {
         let [oauth, openid] = self.metadata_urls();
-        let mut response = get(&oauth, round_trip).await?;
+        let mut response = get(&oauth, round_trip, redactor).await?;
         // A server that asks for a pause gets no second request.
         if response.status != StatusCode::OK && !is_overloaded(&response) {
-            let openid = get(&openid, round_trip).await?;
+            let openid = get(&openid, round_trip, redactor).await?;
             // A server in trouble at the first URL may have its metadata there, and nothing at the
             // second one.
             if openid.status == StatusCode::OK || !response.status.is_server_error() {
                 response = openid;
             }
         }
-        self.parse_metadata(&response, &round_trip.redactor).map_err(|error| {
+        self.parse_metadata(&response, redactor).map_err(|error| {
             error.with_status(response.status).with_retry_after(response.retry_after())
         })
     }
@@ -232,6 +235,7 @@ impl Issuer {
                 Ok(Metadata { token_url, methods })
             }
             Ok(url) => {
+                let url = redactor.clean(&url.to_string());
                 invalid(format!("its token endpoint {url} has another scheme than its metadata"))
             }
             Err(error) => {
@@ -253,12 +257,16 @@ fn check_method(metadata: &Metadata, method: &str, redactor: &Redactor) -> Resul
     Err(TokenError::new(TokenErrorKind::Configuration, message))
 }
 
-async fn get(url: &Uri, round_trip: &RoundTrip) -> Result<RawResponse, TokenError> {
+async fn get(
+    url: &Uri,
+    round_trip: &RoundTrip,
+    redactor: &Redactor,
+) -> Result<RawResponse, TokenError> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.clone();
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    round_trip.send(request, &round_trip.redactor).await
+    round_trip.send(request, redactor).await
 }
 
 /// Returns true if the server asks for fewer requests (RFC 6585 §4, RFC 9110 §10.2.3).

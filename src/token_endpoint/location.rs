@@ -1,7 +1,10 @@
 //! The location of a token endpoint: its URL, or the issuer through which it is found.
 
 use super::{issuer::Issuer, round_trip::RoundTrip, token_url::TokenUrl};
-use crate::error::{ConfigError, TokenError};
+use crate::{
+    error::{ConfigError, TokenError},
+    redact::Redactor,
+};
 
 /// The location of a token endpoint. Strings, [`TokenUrl`]s and [`Issuer`]s are converted to it by
 /// [`TokenEndpoint::new`](crate::TokenEndpoint::new).
@@ -19,10 +22,11 @@ impl Location {
         &self,
         method: &str,
         round_trip: &RoundTrip,
+        redactor: &Redactor,
     ) -> Result<TokenUrl, TokenError> {
         match self {
             Self::TokenUrl(url) => Ok(url.clone()),
-            Self::Issuer(issuer) => issuer.token_url(method, round_trip).await,
+            Self::Issuer(issuer) => issuer.token_url(method, round_trip, redactor).await,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One request and its complete response, within limits of time and size. An attempt that cannot
 //! connect is repeated.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::USER_AGENT};
@@ -31,8 +31,6 @@ pub(super) struct RoundTrip {
     pub(super) timeout: Duration,
     /// The `User-Agent` of all requests. `None`: [`DEFAULT_USER_AGENT`].
     pub(super) user_agent: Option<HeaderValue>,
-    /// Removes the secrets of all requests, such as those that the transport adds.
-    pub(super) redactor: Arc<Redactor>,
 }
 
 /// A complete response with an uninterpreted body.

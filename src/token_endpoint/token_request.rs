@@ -72,6 +72,19 @@ impl TokenRequest {
         scope.map(|(_, value)| value.as_str())
     }
 
+    pub(super) fn register_secrets(
+        mut self,
+        secrets: impl IntoIterator<Item = Zeroizing<String>>,
+    ) -> Self {
+        self.secrets.extend(secrets);
+        self
+    }
+
+    /// Returns a redactor for the secrets that are registered so far.
+    pub(super) fn redactor(&self) -> Redactor {
+        Redactor::new(self.secrets.clone())
+    }
+
     /// Rejects a second `grant_type`, and a second client authentication (RFC 6749 §2.3: at most
     /// one method in a request).
     pub(super) fn check_parameters(&self) -> Result<(), TokenError> {
