@@ -89,7 +89,7 @@ impl TryFrom<&str> for TokenUrl {
     }
 }
 
-/// Shows the URL without its query.
+/// Shows the URL without its query and without unprintable characters, cut at 200 characters.
 impl fmt::Display for TokenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&url_without_query(&self.0))

@@ -186,7 +186,13 @@ fn complete_configurations() -> Vec<Value> {
     };
     let with_secret =
         |method| grant(json!({ "method": method, "client_id": "me", "client_secret": "S3CRET" }));
+    let mut discovered = with_secret("client_secret_basic");
+    let source = discovered["source"].as_object_mut().unwrap();
+    source.remove("token_url");
+    source.insert("issuer".into(), json!("https://as.test"));
+    source.insert("discover_at".into(), json!("https://internal.test"));
     vec![
+        discovered,
         with_secret("client_secret_basic"),
         with_secret("client_secret_basic_raw"),
         with_secret("client_secret_post"),

@@ -231,6 +231,7 @@ fn errors_of_configuration_files() -> Vec<(ConfigError, &'static str)> {
         ("", "either token_url or issuer"),
         ("token_url = 'https://as.test'\nissuer = 'https://as.test'", "both token_url and issuer"),
         ("token_url = 'http://as.test'", "danger_plain_http = true"),
+        ("token_url = 'https://as.test'\ndiscover_at = 'https://b.test'", "needs an issuer"),
         (
             "issuer = 'https://as.test'\nrefresh_at_age = '1h'\nrefresh_before_expiry = '1h'",
             "both refresh_at_age and refresh_before_expiry",
