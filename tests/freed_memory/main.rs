@@ -1,11 +1,12 @@
 //! The crate overwrites its copies of client secrets before it frees their memory.
 //!
 //! Unlike in `tests/memory_search`, the allocator keeps the bytes of freed blocks. A copy that was
-//! freed without being overwritten is found, unless its memory was used again.
+//! freed without being overwritten is found, unless its memory was used again. This depends on the
+//! allocator of glibc.
 //!
 //! The test has a binary of its own because other tests would use the freed memory again.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
 #[path = "../memory_search/client_secret.rs"]
