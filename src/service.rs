@@ -19,7 +19,7 @@ use crate::{
     future::{ResponseFuture, RetryParts, Shared},
     host_header::host_header_agrees,
     origins::{OriginId, Origins},
-    replay::{CloneBody, Replay, save_request},
+    replay::{CloneBody, Replay, SavedRequest},
     telemetry::{Event, SkipReason},
 };
 
@@ -131,7 +131,14 @@ where
             Ok(origin) => origin,
             Err(reason) => return self.send_without_token(request, reason),
         };
-        let (mut request, saved) = save_request(request, |body| self.replay.keep(body));
+        let mut saved_body = None;
+        let mut request = request.map(|body| {
+            let (body, saved) = self.replay.keep(body);
+            saved_body = saved;
+            body
+        });
+        // Saved before the token is attached: the copy must not hold a token that may be rejected.
+        let saved = saved_body.map(|body| SavedRequest::new(&request, body));
         match attach(&self.shared.tokens, origin, request.headers_mut()) {
             Attachment::Attached(token) => {
                 let retry =

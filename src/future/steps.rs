@@ -19,7 +19,7 @@ use crate::{
     cache::CachedToken,
     error::{BoxError, TokenError, TokenErrorKind},
     rejection::RejectionOutcome,
-    replay::{Replay, save_request},
+    replay::{Replay, SavedRequest},
     telemetry::Event,
 };
 
@@ -101,7 +101,7 @@ where
                     let may_be_revoked =
                         shared.tokens.was_requested_before(token.generation(), cause.rejected_at);
                     let (request, saved) = if may_be_revoked && !cause.is_last {
-                        save_request(request, |body| replay.keep_again(body))
+                        save_again(&replay, request)
                     } else {
                         (request, None)
                     };
@@ -124,6 +124,21 @@ where
         Some(response) => State::Draining { response, waiting },
         None => State::AwaitingReady { waiting },
     })
+}
+
+/// Splits a retry into the request to send and the copy for another retry.
+fn save_again<R, B>(
+    replay: &R,
+    request: Request<R::Body>,
+) -> (Request<R::Body>, Option<SavedRequest<R::Kept>>)
+where
+    R: Replay<B>,
+{
+    let (head, body) = request.into_parts();
+    let (body, kept) = replay.keep_again(body);
+    let request = Request::from_parts(head, body);
+    let saved = kept.map(|kept| SavedRequest::new(&request, kept));
+    (request, saved)
 }
 
 /// Sends a request through the ready service, with the token that is current *now*: the one that

@@ -123,6 +123,7 @@ impl Breaker {
 
     /// Returns true if an acceptance may change a decision. One relaxed load: each accepted
     /// response asks for this.
+    #[inline]
     pub(super) fn watches_acceptances(&self) -> bool {
         self.watched.load(Ordering::Relaxed) > 0
     }

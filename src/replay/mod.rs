@@ -58,6 +58,6 @@ pub use self::buffer_body::{BufferBody, Buffered};
 pub use self::clone_body::CloneBody;
 pub use self::no_replay::NoReplay;
 pub use self::replay_trait::Replay;
-pub(crate) use self::saved_request::{SavedRequest, save_request};
+pub(crate) use self::saved_request::SavedRequest;
 #[cfg(feature = "tonic")]
 pub use self::tonic_body::TonicBody;

@@ -12,25 +12,8 @@ pub(crate) struct SavedRequest<K> {
     body: K,
 }
 
-/// Splits a request into the one to send and the copy for a retry, with `keep` for the body.
-///
-/// Called before the token is attached: the copy must not hold a token that may be rejected.
-pub(crate) fn save_request<A, B, K>(
-    request: Request<A>,
-    keep: impl FnOnce(A) -> (B, Option<K>),
-) -> (Request<B>, Option<SavedRequest<K>>) {
-    let mut kept = None;
-    let request = request.map(|body| {
-        let (body, copy) = keep(body);
-        kept = copy;
-        body
-    });
-    let saved = kept.map(|kept| SavedRequest::new(&request, kept));
-    (request, saved)
-}
-
 impl<K> SavedRequest<K> {
-    fn new<B>(request: &Request<B>, body: K) -> Self {
+    pub(crate) fn new<B>(request: &Request<B>, body: K) -> Self {
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
