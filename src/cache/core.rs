@@ -293,7 +293,7 @@ mod tests {
             start + Duration::from_secs(hours * 3600)
         });
         let core = Arc::new(Core::new(None, wall_clock, Telemetry::new("test".into())));
-        let Entry::Started(guard, _) = join_or_start(&core) else { panic!("no token yet") };
+        let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
         guard.finish(Ok(AccessToken::bearer("t").unwrap().expires_in(Duration::from_secs(3600))));
         cell.set(Arc::clone(&core)).ok().unwrap();
         tokio::time::advance(Duration::from_secs(31)).await;

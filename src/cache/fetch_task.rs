@@ -1,21 +1,14 @@
 //! The detached task that calls the token source.
 
-use std::{
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{runtime::Handle, time::timeout};
 
 use super::single_flight::{RefreshGuard, panicked};
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::DynTokenSource,
-    token::AccessToken,
 };
 
 /// Fetches a token in a task of its own, so that neither the cancellation nor the panic of a caller
@@ -29,7 +22,13 @@ pub(super) fn spawn(
         Ok(runtime) => {
             guard.begin();
             runtime.spawn(async move {
-                let fetched = guard.run(catch_panic(fetch(&*source, &guard, limit))).await;
+                let fetch = timeout(limit, source.fetch_boxed(guard.context()));
+                let fetch = AssertUnwindSafe(fetch).catch_unwind().map(|fetched| match fetched {
+                    Ok(Ok(fetched)) => fetched,
+                    Ok(Err(_elapsed)) => Err(timed_out(limit)),
+                    Err(_panic) => Err(panicked()),
+                });
+                let fetched = guard.run(fetch).await;
                 guard.finish(fetched);
             });
         }
@@ -40,27 +39,9 @@ pub(super) fn spawn(
     }
 }
 
-async fn fetch(
-    source: &dyn DynTokenSource,
-    guard: &RefreshGuard,
-    limit: Duration,
-) -> Result<AccessToken, TokenError> {
-    timeout(limit, source.fetch_boxed(guard.context())).await.unwrap_or_else(|_| {
-        Err(TokenError::new(
-            TokenErrorKind::Timeout,
-            format!("the token source returned no token within {limit:?}"),
-        ))
-    })
-}
-
-/// Turns a panic of the fetch into an error.
-async fn catch_panic(
-    fetch: impl Future<Output = Result<AccessToken, TokenError>>,
-) -> Result<AccessToken, TokenError> {
-    let mut fetch = pin!(fetch);
-    poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(context)))
-            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
-    })
-    .await
+fn timed_out(limit: Duration) -> TokenError {
+    TokenError::new(
+        TokenErrorKind::Timeout,
+        format!("the token source returned no token within {limit:?}"),
+    )
 }

@@ -43,6 +43,5 @@ pub use cached_token::CachedToken;
 pub(crate) use cached_token::RejectedToken;
 pub use status::{RefreshState, Status, TokenState};
 pub use status_changes::StatusChanges;
-pub(crate) use token_cache::PendingToken;
 pub use token_cache::TokenCache;
 pub(crate) use token_invalidator::TokenInvalidator;

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     cached_token::CachedToken,
     core::{Core, release},
-    state::{Activity, Outcome, OutcomeReceiver, State, closed},
+    state::{Activity, Outcome, OutcomeReceiver, State, closed, limit_reached},
     system_sleep::Timestamps,
 };
 use crate::{
@@ -44,18 +44,19 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
     if let Some(token) = core.slot.load_valid() {
         return Entry::Cached(token);
     }
-    if let Some(error) = state.blocked(Instant::now()) {
-        return Entry::Blocked(error);
-    }
-    if let Some(outcome) = state.refresh() {
-        return Entry::Joined(RefreshHandle(outcome.clone()));
-    }
+    let now = Instant::now();
     // Without a runtime the caller cannot wait. Its refresh fails without a token request.
-    if core.slot.generation().is_some()
-        && let Activity::Pausing(until) = state.activity_after_expiry(Instant::now())
-        && Handle::try_current().is_ok()
-    {
-        return Entry::Pausing(until);
+    let is_expiry = core.slot.generation().is_some() && Handle::try_current().is_ok();
+    let activity = if is_expiry { state.activity_after_expiry(now) } else { state.activity(now) };
+    match (activity, state.refresh(), state.last_error()) {
+        (Activity::Closed, ..) => return Entry::Blocked(closed()),
+        (Activity::LimitReached(until), ..) => return Entry::Blocked(limit_reached(until)),
+        (Activity::BackingOff(_), _, Some(error)) => return Entry::Blocked(error.clone()),
+        (Activity::Refreshing, Some(outcome), _) => {
+            return Entry::Joined(RefreshHandle(outcome.clone()));
+        }
+        (Activity::Pausing(until), ..) => return Entry::Pausing(until),
+        (Activity::Idle | Activity::BackingOff(_) | Activity::Refreshing, ..) => {}
     }
     let context = match (core.slot.generation(), state.last_token()) {
         (Some(_), _) => FetchContext::new(FetchReason::Expired),
@@ -131,7 +132,8 @@ impl RefreshGuard {
         }
     }
 
-    /// Runs `fetch` within the span and the telemetry of the refresh. Cancels it when the cache is closed.
+    /// Runs `fetch` within the span and the telemetry of the refresh. Cancels it when the cache is
+    /// closed.
     pub(super) async fn run<T>(
         &self,
         fetch: impl Future<Output = Result<T, TokenError>>,
@@ -144,7 +146,8 @@ impl RefreshGuard {
     }
 
     /// Ends the refresh with the result of the fetch.
-    pub(super) fn finish(mut self, fetched: Result<AccessToken, TokenError>) {
+    pub(super) fn finish(&mut self, fetched: Result<AccessToken, TokenError>) {
+        self.is_ended = true;
         let fetched = fetched.map(|token| Fetched {
             token,
             requested_at: match &self.begin {
@@ -153,11 +156,6 @@ impl RefreshGuard {
             },
             request_counter: self.core.telemetry.request_counter(),
         });
-        self.end(fetched);
-    }
-
-    fn end(&mut self, fetched: Result<Fetched, TokenError>) {
-        self.is_ended = true;
         let mut state = self.core.lock();
         let outcome = match fetched {
             // The refresh ended when the cache was closed.
@@ -202,7 +200,7 @@ impl RefreshGuard {
 impl Drop for RefreshGuard {
     fn drop(&mut self) {
         if !self.is_ended {
-            self.end(Err(if thread::panicking() { panicked() } else { shut_down() }));
+            self.finish(Err(if thread::panicking() { panicked() } else { shut_down() }));
         }
     }
 }
@@ -292,7 +290,7 @@ mod tests {
     #[test]
     fn caller_during_the_refresh_joins_it() {
         let core = core();
-        let guard = start(&core);
+        let mut guard = start(&core);
         assert!(matches!(join_or_start(&core), Entry::Joined(_)));
         guard.finish(token());
     }
@@ -318,7 +316,7 @@ mod tests {
         start(&core).finish(token());
         let rejected = core.slot.generation().unwrap();
         assert!(core.invalidate(rejected));
-        let guard = start(&core);
+        let mut guard = start(&core);
         assert!(!core.invalidate(rejected));
         guard.finish(token());
         assert!(!core.invalidate(rejected));
@@ -328,7 +326,7 @@ mod tests {
     #[test]
     fn context_names_the_reason_and_the_rejected_token() {
         let core = core();
-        let first = start(&core);
+        let mut first = start(&core);
         assert_eq!(first.context().reason(), FetchReason::First);
         first.finish(token());
         let generation = core.slot.generation().unwrap();

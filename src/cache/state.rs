@@ -121,16 +121,6 @@ impl State {
         }
     }
 
-    /// Returns the error for callers that need a token while no refresh may start.
-    pub(super) fn blocked(&mut self, now: Instant) -> Option<TokenError> {
-        match self.activity(now) {
-            Activity::Idle | Activity::Refreshing | Activity::Pausing(_) => None,
-            Activity::BackingOff(_) => self.backoff.blocked(now).map(|(_, error)| error.clone()),
-            Activity::LimitReached(until) => Some(limit_reached(until)),
-            Activity::Closed => Some(closed()),
-        }
-    }
-
     /// Returns the reason why a rejected token stays in use: no new one may be requested for a long
     /// time, and other servers may still accept it.
     pub(super) fn suppress_reason(&mut self, now: Instant) -> Option<SuppressReason> {
@@ -246,7 +236,7 @@ impl State {
     }
 }
 
-fn limit_reached(until: Instant) -> TokenError {
+pub(super) fn limit_reached(until: Instant) -> TokenError {
     TokenError::new(
         TokenErrorKind::LimitReached,
         "a token is needed, but the token request limit of this cache is reached",

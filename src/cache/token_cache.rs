@@ -1,13 +1,6 @@
 //! The public type of the cache.
 
-use std::{
-    fmt,
-    future::Future,
-    mem,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, mem, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::select;
 use tokio::{
@@ -31,10 +24,6 @@ use crate::{
     telemetry::{Event, Telemetry},
     token::Generation,
 };
-
-/// A future of [`TokenCache::token`] that has a name and can be moved.
-pub(crate) type PendingToken =
-    Pin<Box<dyn Future<Output = Result<CachedToken, TokenError>> + Send>>;
 
 /// One access token, shared by all that need it.
 ///
@@ -238,11 +227,6 @@ impl TokenCache {
         if let Some(source) = source {
             fetch_task::spawn(guard, source, self.0.refresh_timeout);
         }
-    }
-
-    pub(crate) fn pending_token(&self) -> PendingToken {
-        let cache = self.clone();
-        Box::pin(async move { cache.token().await })
     }
 
     pub(crate) fn invalidator(&self) -> TokenInvalidator {

@@ -1,6 +1,6 @@
 //! The states of a request, and what each one carries.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use http::Request;
 use pin_project_lite::pin_project;
@@ -10,13 +10,17 @@ use tower_service::Service;
 use super::drain::Drain;
 use crate::{
     attach::AttachedToken,
-    cache::{PendingToken, TokenCache},
+    cache::{CachedToken, TokenCache},
+    error::TokenError,
     origins::{OriginId, Origins},
     rejection::RejectionHandler,
     replay::{Replay, SavedRequest},
     sync::{Mutex, lock},
     token::Generation,
 };
+
+/// A future of [`TokenCache::token`] that has a name and can be moved.
+type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, TokenError>> + Send>>;
 
 pin_project! {
     #[project = StateProj]
@@ -169,7 +173,8 @@ where
     R: Replay<B>,
 {
     pub(super) fn await_token(waiting: WaitingForToken<S, R, B>) -> Self {
-        let token = waiting.shared.tokens.pending_token();
+        let tokens = waiting.shared.tokens.clone();
+        let token = Box::pin(async move { tokens.token().await });
         Self::AwaitingToken { token, waiting: Some(Box::new(waiting)) }
     }
 }
