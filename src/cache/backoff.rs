@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::{
@@ -18,6 +19,10 @@ struct Delays {
 
 /// For failures that may pass without a change by anyone.
 const TRANSIENT: Delays = Delays { first: Duration::from_secs(1), max: Duration::from_secs(120) };
+
+/// For a server that answers 429 and does not say when to come back.
+const RATE_LIMITED: Delays =
+    Delays { first: Duration::from_secs(10), max: Duration::from_secs(120) };
 
 /// For failures that need a change: of the secret, the scope, the registration.
 const FINAL: Delays = Delays { first: Duration::from_secs(60), max: Duration::from_secs(3600) };
@@ -68,10 +73,16 @@ impl Backoff {
         if error.kind() == TokenErrorKind::Runtime {
             return error;
         }
-        let is_final = error.kind() == TokenErrorKind::Rejected;
+        let is_final = error.is_final();
         self.failures = if is_final == self.is_final { self.failures.saturating_add(1) } else { 1 };
         self.is_final = is_final;
-        let delay = delay(if is_final { FINAL } else { TRANSIENT }, self.failures, jitter);
+        let is_rate_limited = error.status() == Some(StatusCode::TOO_MANY_REQUESTS);
+        let delays = match error.retry_after() {
+            _ if is_final => FINAL,
+            None if is_rate_limited => RATE_LIMITED,
+            _ => TRANSIENT,
+        };
+        let delay = delay(delays, self.failures, jitter);
         let retry_after = error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER);
         let until = now + delay.max(retry_after);
         let error = error.with_next_attempt(until);
@@ -106,7 +117,7 @@ mod tests {
     }
 
     fn transient() -> TokenError {
-        TokenError::new(TokenErrorKind::Transport, "down")
+        TokenError::new(TokenErrorKind::Server, "down")
     }
 
     fn rejected() -> TokenError {
@@ -144,6 +155,29 @@ mod tests {
         assert_eq!(delays([asking(30)], 0.5), [30.0]);
         assert_eq!(delays([asking(0)], 0.5), [1.0]);
         assert_eq!(delays([asking(u64::MAX)], 0.5), [3600.0]);
+    }
+
+    #[test]
+    fn rate_limit_without_a_delay_backs_off_from_10_s() {
+        let limited = || transient().with_status(StatusCode::TOO_MANY_REQUESTS);
+        let asking = limited().with_retry_after(Duration::from_secs(3));
+        assert_eq!(
+            delays(std::iter::repeat_with(limited).take(5), 0.5),
+            [10.0, 20.0, 40.0, 80.0, 120.0]
+        );
+        assert_eq!(delays([asking], 0.5), [3.0], "the server knows best");
+        let rejected = rejected().with_status(StatusCode::BAD_REQUEST);
+        assert_eq!(
+            delays([limited(), transient(), limited(), rejected], 0.5),
+            [10.0, 2.0, 40.0, 60.0]
+        );
+    }
+
+    #[test]
+    fn final_status_backs_off_from_1_min() {
+        let error =
+            TokenError::new(TokenErrorKind::Server, "no").with_status(StatusCode::FORBIDDEN);
+        assert_eq!(delays([error], 0.5), [60.0]);
     }
 
     #[test]

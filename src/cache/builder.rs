@@ -6,6 +6,7 @@ use super::{
     core::Core, request_limit::RequestLimit, system_sleep::WallClock, token_cache::TokenCache,
 };
 use crate::{
+    error::SettingNames,
     source::{DynTokenSource, TokenSource},
     telemetry::Telemetry,
 };
@@ -30,6 +31,7 @@ impl TokenCache {
             refresh_timeout: Self::DEFAULT_REFRESH_TIMEOUT,
             limit: None,
             wall_clock: WallClock::default(),
+            setting_names: SettingNames::default(),
         }
     }
 }
@@ -42,6 +44,7 @@ pub struct TokenCacheBuilder {
     refresh_timeout: Duration,
     limit: Option<RequestLimit>,
     wall_clock: WallClock,
+    setting_names: SettingNames,
 }
 
 impl TokenCacheBuilder {
@@ -94,10 +97,18 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Sets the form in which errors and events name settings.
+    #[cfg(feature = "config")]
+    pub(crate) fn setting_names(mut self, names: SettingNames) -> Self {
+        self.setting_names = names;
+        self
+    }
+
     /// Creates the cache. Needs no runtime.
     #[must_use]
     pub fn build(self) -> TokenCache {
         let core = Core::new(self.limit, self.wall_clock, Telemetry::new(self.name));
+        let core = core.with_setting_names(self.setting_names);
         TokenCache::from_parts(Arc::new(core), self.source, self.refresh_timeout)
     }
 }

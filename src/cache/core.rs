@@ -26,6 +26,7 @@ use super::{
     system_sleep::{Timestamps, WallClock},
 };
 use crate::{
+    error::SettingNames,
     sync::{Mutex, MutexGuard, lock, try_lock},
     telemetry::{Event, SuppressReason, Telemetry},
     token::Generation,
@@ -38,6 +39,8 @@ pub(super) struct Core {
     changed: Arc<Notify>,
     pub(super) wall_clock: WallClock,
     pub(super) telemetry: Telemetry,
+    /// The form in which errors and events name settings.
+    pub(super) setting_names: SettingNames,
 }
 
 impl Core {
@@ -47,7 +50,14 @@ impl Core {
         telemetry: Telemetry,
     ) -> Self {
         let state = Mutex::new(State::new(limit));
-        Self { slot: Slot::new(), state, changed: Arc::default(), wall_clock, telemetry }
+        let (slot, changed) = (Slot::new(), Arc::default());
+        let setting_names = SettingNames::default();
+        Self { slot, state, changed, wall_clock, telemetry, setting_names }
+    }
+
+    pub(super) fn with_setting_names(mut self, names: SettingNames) -> Self {
+        self.setting_names = names;
+        self
     }
 
     /// Returns the token that may be sent now, and its freshness. Compares the clocks if that is

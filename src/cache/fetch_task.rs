@@ -29,7 +29,8 @@ pub(super) fn spawn(
                     Err(_panic) => Err(panicked()),
                 });
                 let fetched = guard.run(fetch).await;
-                guard.finish(fetched);
+                let names = guard.setting_names();
+                guard.finish(fetched.map_err(|error| error.with_setting_names(names)));
             });
         }
         Err(_) => guard.finish(Err(TokenError::new(
@@ -40,8 +41,8 @@ pub(super) fn spawn(
 }
 
 fn timed_out(limit: Duration) -> TokenError {
-    TokenError::new(
-        TokenErrorKind::Timeout,
-        format!("the token source returned no token within {limit:?}"),
-    )
+    let message = format!("the token source returned no token within {limit:?}");
+    let advice = "check the server that the token source uses, or raise \
+                  {TokenCacheBuilder::refresh_timeout|refresh_timeout}";
+    TokenError::new(TokenErrorKind::Timeout, message).with_advice(advice)
 }

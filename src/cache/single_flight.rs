@@ -18,7 +18,7 @@ use super::{
     system_sleep::Timestamps,
 };
 use crate::{
-    error::{TokenError, TokenErrorKind},
+    error::{SettingNames, TokenError, TokenErrorKind},
     source::{FetchContext, FetchReason},
     telemetry::{Event, RefreshSpan, RequestCounter},
     token::{AccessToken, Generation},
@@ -50,7 +50,10 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
     let activity = if is_expiry { state.activity_after_expiry(now) } else { state.activity(now) };
     match (activity, state.refresh(), state.last_error()) {
         (Activity::Closed, ..) => return Entry::Blocked(closed()),
-        (Activity::LimitReached(until), ..) => return Entry::Blocked(limit_reached(until)),
+        (Activity::LimitReached(until), ..) => {
+            let error = limit_reached(until).with_setting_names(core.setting_names);
+            return Entry::Blocked(error);
+        }
         (Activity::BackingOff(_), _, Some(error)) => return Entry::Blocked(error.clone()),
         (Activity::Refreshing, Some(outcome), _) => {
             return Entry::Joined(RefreshHandle(outcome.clone()));
@@ -116,6 +119,10 @@ struct Fetched {
 impl RefreshGuard {
     pub(super) fn context(&self) -> FetchContext {
         self.context.clone()
+    }
+
+    pub(super) fn setting_names(&self) -> SettingNames {
+        self.core.setting_names
     }
 
     /// Records the start of the fetch: opens its span and counts the token request.

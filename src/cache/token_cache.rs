@@ -101,11 +101,14 @@ impl TokenCache {
             if let Some(token) = self.current_or_stale() {
                 return Ok(token);
             }
+            // Created before the check, so that no change between the two is missed.
+            let changed = self.core().changed();
             let refresh = match join_or_start(self.core()) {
                 Entry::Cached(token) => return Ok(token),
                 Entry::Blocked(error) => return Err(error),
                 Entry::Pausing(until) => {
-                    select(pin!(self.core().closed()), pin!(sleep_until(until))).await;
+                    // A refresh for another reason, such as a rejection, ends the wait early.
+                    select(pin!(changed), pin!(sleep_until(until))).await;
                     continue;
                 }
                 Entry::Joined(refresh) => refresh,
@@ -141,11 +144,9 @@ impl TokenCache {
         self.core().invalidate(rejected)
     }
 
-    /// Gets a token before the first request needs one. After a transient failure
-    /// ([`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout),
-    /// [`Server`](TokenErrorKind::Server), [`LimitReached`](TokenErrorKind::LimitReached)) it tries
-    /// again at the end of each back-off, without a limit: bound it with `tokio::time::timeout`.
-    /// For a single attempt there is [`token`](Self::token).
+    /// Gets a token before the first request needs one. After a transient error, such as a server
+    /// that is down, it tries again at the end of each back-off, without a limit: bound it with
+    /// `tokio::time::timeout`. For a single attempt there is [`token`](Self::token).
     ///
     /// ```no_run
     /// # async fn example(cache: tower_oauth::TokenCache) -> Result<(), tower_oauth::BoxError> {
@@ -160,7 +161,7 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// An error of any other [`TokenErrorKind`], which a repetition does not cure.
+    /// The first error that is [final](TokenError::is_final), such as that for a wrong secret.
     ///
     /// # Cancel safety
     ///
@@ -169,7 +170,7 @@ impl TokenCache {
         loop {
             match self.token().await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind().is_transient() => {
+                Err(error) if !error.is_final() => {
                     let backoff = tokio::time::sleep(error.next_attempt_in().unwrap_or_default());
                     select(pin!(self.core().closed()), pin!(backoff)).await;
                 }

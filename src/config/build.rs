@@ -16,7 +16,7 @@ use super::scalar::Text;
 use crate::layer::OAuthLayer;
 use crate::{
     cache::{TokenCache, TokenCacheBuilder},
-    error::{BoxError, ConfigError},
+    error::{BoxError, ConfigError, SettingNames},
     origins::Origins,
     source::{ClientCredentials, StaticToken, TokenFile},
     token_endpoint::{ClientAuth, Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
@@ -120,6 +120,7 @@ impl ProviderConfig {
                 TokenCache::builder(apply(TokenFile::new(&**path), age, TokenFile::reread_after))
             }
         };
+        cache = cache.setting_names(SettingNames::Keys);
         cache = apply(cache, self.0.name.as_deref(), TokenCacheBuilder::name);
         let timeout = self.0.refresh_timeout.map(|timeout| timeout.0);
         cache = apply(cache, timeout, TokenCacheBuilder::refresh_timeout);

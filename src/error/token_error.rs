@@ -3,7 +3,10 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::box_error::BoxError;
+use super::{
+    advice::{Advice, SettingNames},
+    box_error::BoxError,
+};
 
 /// A failure to obtain a token.
 ///
@@ -46,6 +49,8 @@ struct Inner {
     kind: TokenErrorKind,
     message: String,
     place: Option<Place>,
+    advice: Option<Advice>,
+    setting_names: SettingNames,
     status: Option<StatusCode>,
     error_code: Option<String>,
     error_description: Option<String>,
@@ -64,9 +69,9 @@ struct Place {
 }
 
 /// The members of an error response of the token endpoint (RFC 6749 §5.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorResponse {
-    pub(crate) error: String,
+    pub(crate) error: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) uri: Option<String>,
 }
@@ -82,14 +87,20 @@ pub enum TokenErrorKind {
     /// The token endpoint, or the [`TokenSource`](crate::TokenSource) as a whole, took longer than
     /// its time limit.
     Timeout,
-    /// The token endpoint answered with an error status, without an OAuth error that the client
-    /// could correct: the server is in trouble, or the URL is not that of a token endpoint.
+    /// The token endpoint answered with an error status and without an OAuth error. With a status
+    /// such as 503, the server is in trouble. With a status such as 404 or 301, the URL is not that
+    /// of a token endpoint, or the server rejects the client in a form of its own.
+    /// [`TokenError::is_final`] tells them apart.
+    ///
+    /// A response with the error code `server_error` or `temporarily_unavailable` (RFC 6749
+    /// §4.1.2.1) always has this kind, whatever its status.
     Server,
     /// The authorization server rejected the token request.
     ///
     /// Its response has an `error` (RFC 6749 §5.2, see [`TokenError::error_code`]), or a success
-    /// flag that is not set. With status 429 or 5xx, only the error codes that RFC 6749 §5.2 and
-    /// RFC 8707 §2 define have this kind; other responses are [`Server`](Self::Server) errors.
+    /// flag that is not set. With a status that says that the server is in trouble (408, 421, 425,
+    /// 429 or 5xx), only the error codes that RFC 6749 §5.2 and RFC 8707 §2 define have this kind;
+    /// other responses are [`Server`](Self::Server) errors.
     Rejected,
     /// The response contains no usable token: it is not JSON, too large, or has no `access_token`;
     /// or the token cannot be a header value, or has expired already.
@@ -122,11 +133,42 @@ impl TokenErrorKind {
             Self::Closed => "closed",
         }
     }
+}
 
-    /// Returns true if the same attempt may succeed later without any change to the client.
-    pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Transport | Self::Timeout | Self::Server | Self::LimitReached)
+/// The error codes with which a server rejects a client or its request: those of RFC 6749 §5.2, and
+/// `invalid_target` of RFC 8707 §2.
+const REJECTION_CODES: [&str; 7] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+];
+
+impl TokenErrorKind {
+    /// Returns the kind of an error response of a token endpoint (RFC 6749 §5.2).
+    pub(crate) fn of_response(code: Option<&str>, status: StatusCode) -> Self {
+        match code {
+            Some(code) if REJECTION_CODES.contains(&code) => Self::Rejected,
+            Some("temporarily_unavailable" | "server_error") => Self::Server,
+            // A server in trouble, or a gateway in front of it, sends an `error` of its own.
+            _ if is_transient_status(status) => Self::Server,
+            _ => Self::Rejected,
+        }
     }
+}
+
+/// Returns true for a status after which the same request may succeed later.
+pub(crate) fn is_transient_status(status: StatusCode) -> bool {
+    const TRANSIENT: [StatusCode; 4] = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::MISDIRECTED_REQUEST,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_server_error() || TRANSIENT.contains(&status)
 }
 
 impl TokenError {
@@ -138,6 +180,8 @@ impl TokenError {
             kind,
             message: message.into(),
             place: None,
+            advice: None,
+            setting_names: SettingNames::default(),
             status: None,
             error_code: None,
             error_description: None,
@@ -156,6 +200,8 @@ impl TokenError {
     }
 
     /// Sets the HTTP status of the server's response. The message does not show it.
+    ///
+    /// [`is_final`](Self::is_final) depends on it.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.inner().status = Some(status);
@@ -164,6 +210,8 @@ impl TokenError {
 
     /// Sets the `error` code of the server's response (RFC 6749 §5.2). The message does not show
     /// it.
+    ///
+    /// [`is_final`](Self::is_final) depends on it.
     #[must_use]
     pub fn with_error_code(mut self, code: impl Into<String>) -> Self {
         self.inner().error_code = Some(code.into());
@@ -179,7 +227,7 @@ impl TokenError {
     }
 
     /// Sets how long the server asks clients to wait before the next token request (`Retry-After`,
-    /// RFC 9110 §10.2.3).
+    /// RFC 9110 §10.2.3). `Display` shows it.
     ///
     /// The cache waits for at least this long, up to one hour, before its next attempt.
     #[must_use]
@@ -194,6 +242,22 @@ impl TokenError {
         self
     }
 
+    /// Sets what to do about the error, unless that is set already.
+    pub(crate) fn with_advice(mut self, advice: impl Into<Advice>) -> Self {
+        if self.0.advice.is_none() {
+            self.inner().advice = Some(advice.into());
+        }
+        self
+    }
+
+    /// Sets the form in which the advice names settings.
+    pub(crate) fn with_setting_names(mut self, names: SettingNames) -> Self {
+        if self.0.setting_names != names {
+            self.inner().setting_names = names;
+        }
+        self
+    }
+
     pub(crate) fn with_next_attempt(mut self, at: Instant) -> Self {
         self.inner().next_attempt = Some(at);
         self
@@ -201,7 +265,7 @@ impl TokenError {
 
     pub(crate) fn with_error_response(mut self, response: ErrorResponse) -> Self {
         let inner = self.inner();
-        inner.error_code = Some(response.error);
+        inner.error_code = response.error;
         inner.error_description = response.description;
         inner.error_uri = response.uri;
         self
@@ -215,6 +279,40 @@ impl TokenError {
     #[must_use]
     pub fn kind(&self) -> TokenErrorKind {
         self.0.kind
+    }
+
+    /// Returns true if the error is final: the same attempt fails again until the client, its
+    /// configuration or its registration is changed.
+    ///
+    /// After a final error, [`TokenCache::warm_up`](crate::TokenCache::warm_up) ends, the back-off
+    /// of the cache is 1 minute, doubling up to 1 hour, and a rejected token stays in use during
+    /// that back-off. Other errors are transient: `warm_up` tries again, and the back-off is 1
+    /// second, doubling up to 2 minutes.
+    ///
+    /// | error | final |
+    /// | --- | --- |
+    /// | [`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout), [`LimitReached`](TokenErrorKind::LimitReached) | no |
+    /// | [error code](Self::error_code) of RFC 6749 §5.2 or RFC 8707 §2, whatever the status | yes |
+    /// | [status](Self::status) 408, 421, 425, 429 or 5xx | no |
+    /// | any other status 3xx or 4xx, whatever the body | yes |
+    /// | [`Server`](TokenErrorKind::Server) with another status or without one | no |
+    /// | any other error | yes |
+    ///
+    /// The first row that fits applies. Errors of your own [`TokenSource`](crate::TokenSource) are
+    /// classified in the same way, by their kind and by what [`with_status`](Self::with_status) and
+    /// [`with_error_code`](Self::with_error_code) set.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        use TokenErrorKind::{LimitReached, Server, Timeout, Transport};
+        let Inner { kind, status, error_code, .. } = &*self.0;
+        let is_rejection = |code: &String| REJECTION_CODES.contains(&code.as_str());
+        match status {
+            _ if matches!(kind, Transport | Timeout | LimitReached) => false,
+            _ if error_code.as_ref().is_some_and(is_rejection) => true,
+            Some(status) if is_transient_status(*status) => false,
+            Some(status) if status.is_redirection() || status.is_client_error() => true,
+            _ => *kind != Server,
+        }
     }
 
     /// Returns the message alone, without place and advice.
@@ -273,23 +371,18 @@ impl TokenError {
         self.0.error_uri.as_deref()
     }
 
-    /// Returns what to do about the error.
-    fn advice(&self) -> &'static str {
-        match self.0.kind {
-            TokenErrorKind::Configuration => "correct the configuration of the client",
-            TokenErrorKind::Transport => "check the URL, the network and the TLS trust",
+    /// Returns the advice for an error of this kind that comes from a source of the user.
+    fn general_advice(&self) -> Advice {
+        let advice = match self.0.kind {
+            TokenErrorKind::Configuration => "correct the configuration of the token source",
+            TokenErrorKind::Transport => {
+                "check the server that the token source uses, and the connection to it"
+            }
             TokenErrorKind::Timeout => {
-                "check the health of the authorization server and the network, or allow more time"
+                "check the server that the token source uses, or allow it more time"
             }
-            TokenErrorKind::Server => "check the token URL, then the authorization server",
-            TokenErrorKind::Rejected => {
-                "check the client's registration: id, secret, authentication method, scope and \
-                 audience"
-            }
-            TokenErrorKind::InvalidResponse if self.0.place.is_some() => {
-                "check that the URL is that of an OAuth 2.0 token endpoint, and check any proxy or \
-                 gateway in front of it"
-            }
+            TokenErrorKind::Server => "check the server that the token source uses",
+            TokenErrorKind::Rejected => "check the credentials that the token source uses",
             TokenErrorKind::InvalidResponse => "check the token that the token source returns",
             TokenErrorKind::Panicked => {
                 "fix the token source, or enable the time and I/O drivers of the tokio runtime \
@@ -297,10 +390,12 @@ impl TokenError {
             }
             TokenErrorKind::Runtime => "call from within a running tokio runtime",
             TokenErrorKind::LimitReached => {
-                "wait, or raise TokenCacheBuilder::token_request_limit if the provider allows it"
+                "wait, or raise {TokenCacheBuilder::token_request_limit|token_request_limit} if the \
+                 provider allows it"
             }
             TokenErrorKind::Closed => "build a new TokenCache to continue",
-        }
+        };
+        advice.into()
     }
 }
 
@@ -309,7 +404,12 @@ impl fmt::Display for TokenError {
         if let Some(Place { role, url }) = &self.0.place {
             write!(f, "{role} {url}: ")?;
         }
-        write!(f, "{}; {}", self.0.message, self.advice())?;
+        f.write_str(&self.0.message)?;
+        if let Some(asked) = self.0.retry_after.filter(|asked| !asked.is_zero()) {
+            write!(f, "; the server asked to wait {} s", asked.as_secs_f64().ceil())?;
+        }
+        let advice = self.0.advice.clone().unwrap_or_else(|| self.general_advice());
+        write!(f, "; {}", advice.show(self.0.setting_names))?;
         match self.next_attempt_in() {
             Some(left) => {
                 write!(f, "; no further attempt for {} s", left.as_secs().saturating_add(1))
@@ -386,7 +486,7 @@ mod tests {
     fn error_response_sets_code_description_and_uri() {
         let error = TokenError::new(TokenErrorKind::Rejected, "rejected").with_error_response(
             ErrorResponse {
-                error: "invalid_scope".into(),
+                error: Some("invalid_scope".into()),
                 description: Some("no such scope".into()),
                 uri: Some("https://as.test/errors".into()),
             },
@@ -399,21 +499,71 @@ mod tests {
     #[test]
     fn message_says_where_what_and_what_to_do() {
         let error = TokenError::new(TokenErrorKind::Transport, "connection refused")
-            .at("token endpoint", "https://as.test/token");
+            .at("token endpoint", "https://as.test/token")
+            .with_advice("check the token URL")
+            .with_advice("this one comes too late");
         assert_eq!(
             error.to_string(),
-            "token endpoint https://as.test/token: connection refused; check the URL, the network \
-             and the TLS trust"
+            "token endpoint https://as.test/token: connection refused; check the token URL"
         );
         assert_eq!(error.endpoint(), Some("https://as.test/token"));
     }
 
     #[test]
-    fn advice_fits_the_place_of_an_invalid_response() {
-        let error = TokenError::new(TokenErrorKind::InvalidResponse, "the access token is empty");
-        assert!(error.to_string().ends_with("; check the token that the token source returns"));
-        let error = error.at("token endpoint", "https://as.test/token");
-        assert!(error.to_string().contains("an OAuth 2.0 token endpoint"), "{error}");
+    fn delay_that_the_server_asked_for_is_shown() {
+        let error = TokenError::new(TokenErrorKind::Server, "busy");
+        let error = error.with_retry_after(Duration::from_millis(1500));
+        assert!(error.to_string().starts_with("busy; the server asked to wait 2 s; "), "{error}");
+    }
+
+    #[test]
+    fn advice_for_own_sources_names_neither_url_nor_endpoint() {
+        use TokenErrorKind::*;
+        for kind in [Configuration, Transport, Timeout, Server, Rejected, InvalidResponse] {
+            let error = TokenError::new(kind, "this happened").to_string();
+            assert!(error.contains("the token source"), "{error}");
+            assert!(!error.contains("URL") && !error.contains("endpoint"), "{error}");
+        }
+    }
+
+    #[test]
+    fn error_is_final_by_kind_code_and_status() {
+        use TokenErrorKind::*;
+        let status = |status| {
+            move |error: TokenError| error.with_status(StatusCode::from_u16(status).unwrap())
+        };
+        let is_final = |kind, change: &dyn Fn(TokenError) -> TokenError| {
+            change(TokenError::new(kind, "this happened")).is_final()
+        };
+        for kind in [Server, Rejected, InvalidResponse] {
+            for code in [300, 301, 308, 400, 401, 403, 404, 405, 407, 409, 415, 422, 451, 499] {
+                assert!(is_final(kind, &status(code)), "{kind:?} {code}");
+            }
+            for code in [408, 421, 425, 429, 500, 502, 503, 504, 599] {
+                assert!(!is_final(kind, &status(code)), "{kind:?} {code}");
+            }
+        }
+        for kind in [Transport, Timeout, LimitReached] {
+            assert!(!is_final(kind, &|error| error), "{kind:?}");
+            assert!(!is_final(kind, &status(403)), "{kind:?}: the response is not complete");
+        }
+        for kind in [Configuration, Rejected, InvalidResponse, Panicked, Runtime, Closed] {
+            assert!(is_final(kind, &|error| error), "{kind:?}");
+            assert!(is_final(kind, &status(200)) || kind == Server, "{kind:?}");
+        }
+        assert!(!is_final(Server, &|error| error) && !is_final(Server, &status(200)));
+        for code in REJECTION_CODES {
+            for kind in [Server, Rejected] {
+                assert!(
+                    is_final(kind, &|error| status(503)(error).with_error_code(code)),
+                    "{code}"
+                );
+            }
+        }
+        let busy = |error: TokenError| error.with_error_code("temporarily_unavailable");
+        assert!(!is_final(Server, &|error| busy(status(200)(error))));
+        assert!(!is_final(Server, &|error| busy(status(503)(error))));
+        assert!(is_final(Server, &|error| busy(status(400)(error))), "a 400, whatever its body");
     }
 
     #[test]

@@ -126,7 +126,14 @@ impl ClientAuth {
             .into_iter()
             .fold(request, |request, form| request.register_secret(form));
         Ok(match self.method {
-            Method::Basic(_) => request.authorization(basic(&encoded_pair)),
+            Method::Basic(_) => {
+                let request = request.authorization(basic(&encoded_pair));
+                if *encoded_pair == *raw_pair {
+                    request
+                } else {
+                    request.with_encoded_credentials()
+                }
+            }
             Method::BasicRaw(_) => request.authorization(basic(&raw_pair)),
             Method::Post(_) | Method::None => request
                 .parameter("client_id", client_id)

@@ -15,12 +15,8 @@ use tokio::{runtime::Handle, time::Instant};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-#[cfg(feature = "default-transport")]
 use super::{
-    certificates::parse_certificates,
-    default_transport::{CONNECT_TIMEOUT, DefaultTransport},
-};
-use super::{
+    advice::RequestFacts,
     client_auth::ClientAuth,
     location::Location,
     missing_scope::missing_scope,
@@ -33,6 +29,11 @@ use super::{
     token_response::TokenResponse,
     token_url::TokenUrl,
     transport::{MAX_RESPONSE_BYTES, Transport},
+};
+#[cfg(feature = "default-transport")]
+use super::{
+    certificates::parse_certificates,
+    default_transport::{CONNECT_TIMEOUT, DefaultTransport},
 };
 use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
@@ -407,11 +408,25 @@ impl TokenEndpoint {
     ) -> Result<TokenResponse, TokenError> {
         let sent_at = Instant::now();
         let requested_scope = request.scope().map(str::to_owned);
+        let facts = RequestFacts {
+            url,
+            is_discovered: self.location.is_issuer(),
+            format: self.request_format,
+            auth: &self.auth,
+            is_encoded: request.has_encoded_credentials(),
+        };
         let (request, redactor) = request
             .register_secrets(secrets_of_query(url))
             .into_http_request(url.uri(), self.request_format, &self.headers);
-        let response = self.round_trip.send(request, &redactor).await?;
-        let parsed = parse_response(&response, &self.response_format, &redactor)?;
+        let response = self.round_trip.send(request, &redactor).await.map_err(|error| {
+            let advice = facts.advice(&error);
+            error.with_advice(advice)
+        })?;
+        let parsed = parse_response(&response, &self.response_format, &redactor);
+        let parsed = parsed.map_err(|error| {
+            let advice = facts.advice_for_response(&error, &response, &redactor);
+            error.with_advice(advice)
+        })?;
         if let Some(requested) = requested_scope {
             report_missing_scope(&requested, &parsed.access_token, &redactor);
         }

@@ -8,11 +8,12 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header::ACCEPT, uri::P
 use serde_json::Value;
 
 use super::{
+    advice::advice_for_metadata,
     round_trip::{RawResponse, RoundTrip},
     token_url::TokenUrl,
 };
 use crate::{
-    error::{ConfigError, TokenError, TokenErrorKind},
+    error::{ConfigError, TokenError, TokenErrorKind, is_transient_status},
     redact::{Redactor, url_text_without_secrets, url_without_query},
     sync::{Mutex, lock},
     url_check::{check_server, is_https_or_loopback},
@@ -148,7 +149,10 @@ impl Issuer {
         };
         let metadata = metadata
             .and_then(|metadata| check_method(&metadata, method, redactor).map(|()| metadata))
-            .map_err(|error| error.at("issuer", &self.place()))?;
+            .map_err(|error| {
+                let advice = advice_for_metadata(&error);
+                error.at("issuer", &self.place()).with_advice(advice)
+            })?;
         *lock(&self.metadata) = Some(metadata.clone());
         Ok(metadata.token_url)
     }
@@ -170,7 +174,7 @@ impl Issuer {
             let openid = get(&openid, round_trip, redactor).await?;
             // A server in trouble at the first URL may have its metadata there, and nothing at the
             // second one.
-            if openid.status == StatusCode::OK || !response.status.is_server_error() {
+            if openid.status == StatusCode::OK || !is_transient_status(response.status) {
                 response = openid;
             }
         }
@@ -215,11 +219,13 @@ impl Issuer {
             Some(issuer) if issuer == self.identifier => {}
             Some(other) => {
                 let other = redactor.clean(&url_text_without_secrets(other));
+                let advice = "if the server is yours, use the issuer in its metadata; if it is \
+                              reached through a back channel, name that with \
+                              {Issuer::discover_at|discover_at}";
                 return invalid(format!(
-                    "its metadata is of another issuer, {other:?}: both must be identical. If the \
-                     issuer is reached through a back channel, name that URL with \
-                     Issuer::discover_at (discover_at in a configuration file)"
-                ));
+                    "its metadata is of another issuer, {other:?}: both must be identical"
+                ))
+                .map_err(|error| error.with_advice(advice));
             }
             None => return invalid("its metadata has no issuer".into()),
         }

@@ -37,6 +37,11 @@ impl Location {
         }
     }
 
+    /// Returns true if the token URL is from the metadata of an issuer.
+    pub(super) fn is_issuer(&self) -> bool {
+        matches!(self, Self::Issuer(_))
+    }
+
     /// Returns true if requests to this location use TLS. The token endpoint of an issuer has the
     /// scheme of its metadata.
     #[cfg(feature = "default-transport")]

@@ -20,7 +20,9 @@
 //! | `missing_scope` | the scope values that were not granted |
 //! | `token_response` | the result |
 //! | `recent_tokens` | the last results, for redaction |
+//! | `advice` | the advice about a failed request |
 
+mod advice;
 #[cfg(feature = "default-transport")]
 mod certificate_verifier;
 #[cfg(feature = "default-transport")]

@@ -1,8 +1,8 @@
 //! Reading the response of a token endpoint: a token (RFC 6749 §5.1), an error (§5.2), or neither.
 //!
 //! The members of the body are read first, and then the status: servers send errors with status
-//! 200, and reject bad credentials with 400 or 401. No text of the body is shown in an error,
-//! except for the members that RFC 6749 §5.2 defines for it.
+//! 200, and reject bad credentials with 400 or 401. An error shows no text of the body, except for
+//! the members of RFC 6749 §5.2 and those in which other servers explain an error.
 
 use std::time::Duration;
 
@@ -60,17 +60,57 @@ impl RawResponse {
         self.header(&DATE).and_then(parse_http_date)
     }
 
+    /// Returns how long the server asks clients to wait: the longest `Retry-After` that can be
+    /// read, or else the end of the period of a rate limit.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let value = self.header(&RETRY_AFTER)?.trim();
-        if let Ok(seconds) = value.parse() {
-            return Some(Duration::from_secs(seconds));
+        let asked = self.values(&RETRY_AFTER).filter_map(|value| self.parse_retry_after(value));
+        let is_limited =
+            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&self.status);
+        asked.max().or_else(|| {
+            let resets = RATE_LIMIT_RESET.iter().flat_map(|name| self.values(name));
+            resets.filter(|_| is_limited).filter_map(|value| self.parse_reset(value)).max()
+        })
+    }
+
+    /// Parses seconds or a date. Proxies join the values of two lines with a comma.
+    fn parse_retry_after(&self, value: &str) -> Option<Duration> {
+        let seconds = value.split(',').filter_map(parse_seconds).max();
+        seconds.or_else(|| Some(self.time_until(parse_http_date(value)?)))
+    }
+
+    /// Parses seconds since 1970, or seconds from now.
+    fn parse_reset(&self, value: &str) -> Option<Duration> {
+        /// Smaller numbers are not times of this century.
+        const MIN_EPOCH: Duration = Duration::from_secs(1_000_000_000);
+        match parse_seconds(value)? {
+            epoch if epoch >= MIN_EPOCH => {
+                Some(self.time_until(Timestamp::UNIX_EPOCH.checked_add(epoch).ok()?))
+            }
+            seconds => Some(seconds),
         }
-        Some(time_until(parse_http_date(value)?, self.now()).unwrap_or(Duration::ZERO))
+    }
+
+    fn time_until(&self, at: Timestamp) -> Duration {
+        time_until(at, self.now()).unwrap_or(Duration::ZERO)
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
     }
 
     fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+/// The headers in which servers say when the period of a rate limit ends.
+static RATE_LIMIT_RESET: [HeaderName; 2] =
+    [HeaderName::from_static("x-rate-limit-reset"), HeaderName::from_static("x-ratelimit-reset")];
+
+/// Parses a number of seconds that is not negative.
+fn parse_seconds(text: &str) -> Option<Duration> {
+    let seconds = text.trim().parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)?;
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Parses a date in the format that senders must use (RFC 9110 §5.6.7).
@@ -109,7 +149,11 @@ impl Parser<'_> {
         let value = match object.pointer(access_token) {
             Some(Value::String(value)) => value,
             Some(_) => return Err(format!("{access_token:?} is not a string")),
-            None => return Err(format!("the response has no {access_token:?}")),
+            None => {
+                let text = self.error_text(&object);
+                let text = in_parentheses(text.as_deref());
+                return Err(format!("the response has no {access_token:?}{text}"));
+            }
         };
         check_token_type(object.pointer(token_type))?;
         let lifetime = self.lifetime(&object)?;
@@ -129,59 +173,85 @@ impl Parser<'_> {
         }
     }
 
-    /// Returns an error if the object has an error code, or a success flag that is not set.
+    /// Returns an error if the object has an error, or a success flag that is not set.
     fn error_response(&self, object: &Value) -> Option<TokenError> {
-        let token = object.pointer(&self.format.access_token).and_then(Value::as_str);
-        let redactor = self.redactor.and(token.unwrap_or_default());
-        let clean = |pointer: &str| {
-            let text = object.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
-            Some(redactor.clean(text))
-        };
-        let format = self.format;
-        let description = clean(&format.error_description);
-        let in_parentheses = description.as_ref().map(|text| format!(" ({text})"));
-        let in_parentheses = in_parentheses.unwrap_or_default();
-        if let Some(error) = clean(&format.error) {
-            let code = object.pointer(&format.error).and_then(Value::as_str).unwrap_or_default();
-            let uri = clean(&format.error_uri);
-            let see = uri.as_ref().map(|uri| format!(", see {uri}")).unwrap_or_default();
-            let message = format!("the request was rejected with {error:?}{in_parentheses}{see}");
-            let response = ErrorResponse { error, description, uri };
-            let error = TokenError::new(self.kind_of_error(code), message);
-            return Some(error.with_error_response(response));
+        let ResponseFormat { error, error_uri, success, .. } = self.format;
+        let status = self.response.status;
+        let clean = |text: &str| self.redactor_of(object).clean(text);
+        if let Some(error) = object.pointer(error).filter(|error| !means_success(error)) {
+            let code = error_code(error);
+            let kind = TokenErrorKind::of_response(code.as_deref(), status);
+            let response = ErrorResponse {
+                error: code.as_deref().map(clean),
+                description: self.error_text(object),
+                uri: object.pointer(error_uri).and_then(non_empty_text).map(clean),
+            };
+            let message = error_message(&response, kind, status);
+            return Some(TokenError::new(kind, message).with_error_response(response));
         }
-        let success = format.success.as_ref()?;
-        if object.pointer(success) == Some(&Value::Bool(true)) {
-            return None;
+        let success = success.as_ref()?;
+        let has_token = object.pointer(&self.format.access_token).is_some_and(Value::is_string);
+        match object.pointer(success) {
+            // A number is an error code, or `false` of a language without this type.
+            Some(Value::Number(number)) if number.as_f64() == Some(0.0) && has_token => None,
+            Some(Value::Bool(true)) => None,
+            Some(Value::String(flag)) if is_word_for_success(flag) || flag == "true" => None,
+            None if !status.is_success() => None,
+            None | Some(Value::Object(_) | Value::Array(_)) => {
+                let message = format!("the response has no success flag at {success:?}");
+                let advice = "check the position of the success flag: \
+                              {ResponseFormat::success|response_format.success}";
+                Some(invalid_response(message).with_advice(advice))
+            }
+            Some(_) => {
+                let message = "the response says that the request did not succeed";
+                let description = self.error_text(object);
+                let message = format!("{message}{}", in_parentheses(description.as_deref()));
+                let response = ErrorResponse { description, ..ErrorResponse::default() };
+                let kind = TokenErrorKind::of_response(None, status);
+                Some(TokenError::new(kind, message).with_error_response(response))
+            }
         }
-        let message = format!("the response says that the request did not succeed{in_parentheses}");
-        Some(TokenError::new(self.kind_of_error(""), message))
     }
 
-    /// Returns the kind of an error response. A server in trouble, or a gateway in front of it,
-    /// sends an `error` of its own: then only the codes of the RFCs reject the request.
-    fn kind_of_error(&self, code: &str) -> TokenErrorKind {
-        let status = self.response.status;
-        let in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        match code {
-            "temporarily_unavailable" | "server_error" => TokenErrorKind::Server,
-            code if in_trouble && !REJECTION_CODES.contains(&code) => TokenErrorKind::Server,
-            _ => TokenErrorKind::Rejected,
-        }
+    /// Returns the text in which the server explains an error.
+    fn error_text(&self, object: &Value) -> Option<String> {
+        let ResponseFormat { error, error_description, .. } = self.format;
+        let error_message = format!("{error}/message");
+        let pointers = [
+            error_description,
+            "/error_description",
+            "/message",
+            &error_message,
+            "/detail",
+            "/msg",
+        ];
+        let text = pointers.iter().find_map(|pointer| non_empty_text(object.pointer(pointer)?))?;
+        Some(self.redactor_of(object).clean(text))
+    }
+
+    /// Returns a redactor for the token in the response as well.
+    fn redactor_of(&self, object: &Value) -> Redactor {
+        let token = object.pointer(&self.format.access_token).and_then(Value::as_str);
+        self.redactor.and(token.unwrap_or_default())
     }
 
     fn neither_token_nor_error(&self, json: serde_json::Result<Value>) -> TokenError {
         let RawResponse { status, body, .. } = self.response;
-        if status.is_redirection() {
-            let message = format!(
-                "the status is {status}; a redirect is not followed, because the request contains \
-                 the client's secret"
+        let text = json.as_ref().ok().and_then(|object| self.error_text(object));
+        if status.is_redirection() || !status.is_success() {
+            let problem = if status.is_redirection() {
+                "a redirect is not followed, because the request contains the client's secret"
+            } else {
+                "without an OAuth error"
+            };
+            let shown = in_parentheses(text.as_deref());
+            let error = TokenError::new(
+                TokenErrorKind::Server,
+                format!("the status is {status}, {problem}{shown}"),
             );
-            return TokenError::new(TokenErrorKind::Server, message);
-        }
-        if !status.is_success() {
-            let message = format!("the status is {status}, without an OAuth error");
-            return TokenError::new(TokenErrorKind::Server, message);
+            let response = ErrorResponse { description: text, ..ErrorResponse::default() };
+            return error.with_error_response(response);
         }
         invalid_response(match json {
             Ok(_) => "the response is JSON, but not an object".into(),
@@ -194,6 +264,56 @@ impl Parser<'_> {
             Err(error) => format!("the response is not JSON: {error}"),
         })
     }
+}
+
+/// Returns true for values with which servers say that there is no error.
+fn means_success(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_error) => !is_error,
+        Value::Number(code) => code.as_f64() == Some(0.0),
+        Value::String(code) => ["", "0"].contains(&code.as_str()) || is_word_for_success(code),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+fn is_word_for_success(text: &str) -> bool {
+    text.eq_ignore_ascii_case("ok") || text.eq_ignore_ascii_case("success")
+}
+
+/// Returns the error code: a text or a number, or the member `code` of an object.
+fn error_code(error: &Value) -> Option<String> {
+    match error {
+        Value::String(code) => Some(code.clone()),
+        Value::Number(code) => Some(code.to_string()),
+        Value::Object(members) => members.get("code").and_then(|code| match code {
+            Value::String(_) | Value::Number(_) => error_code(code),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+fn error_message(response: &ErrorResponse, kind: TokenErrorKind, status: StatusCode) -> String {
+    let ErrorResponse { error, description, uri } = response;
+    let code = error.as_ref().map(|code| format!("{code:?}"));
+    let text = in_parentheses(description.as_deref());
+    let see = uri.as_ref().map(|uri| format!(", see {uri}")).unwrap_or_default();
+    let problem = match (kind, code) {
+        (TokenErrorKind::Rejected, Some(code)) => format!("the request was rejected with {code}"),
+        (_, Some(code)) => format!("the status is {status}, with the error {code}"),
+        (_, None) => format!("the request was rejected with the status {status}"),
+    };
+    format!("{problem}{text}{see}")
+}
+
+fn in_parentheses(text: Option<&str>) -> String {
+    text.map(|text| format!(" ({text})")).unwrap_or_default()
+}
+
+fn non_empty_text(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| !text.is_empty())
 }
 
 fn non_null<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
@@ -259,17 +379,6 @@ fn parse_scope(scope: Option<&Value>) -> Option<String> {
         _ => None,
     }
 }
-
-/// The error codes of RFC 6749 §5.2, and `invalid_target` of RFC 8707 §2.
-const REJECTION_CODES: [&str; 7] = [
-    "invalid_request",
-    "invalid_client",
-    "invalid_grant",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-    "invalid_target",
-];
 
 fn invalid_response(message: String) -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, message)
@@ -395,7 +504,7 @@ mod tests {
             (200, r#"{"access_token":"T0KEN","token_type":"T0KEN"}"#, "not \"Bearer\""),
             (200, r#"{"access_token":"T0KEN","token_type":"mac"}"#, "\"mac\""),
             (302, "T0KEN", "redirect"),
-            (404, r#"{"message":"T0KEN"}"#, "404"),
+            (404, r#"{"other":"T0KEN"}"#, "404"),
             (503, "T0KEN", "503"),
         ] {
             let error = parse(status, body).unwrap_err();
@@ -427,15 +536,122 @@ mod tests {
 
     #[test]
     fn success_flag_that_is_not_true_is_an_error() {
-        for success in ["false", "null", "\"true\"", "0"] {
+        for success in ["false", "null", "\"no\"", "\"\"", "10014", "1"] {
             let body = format!(
                 r#"{{"data":{{"accessToken":"T0KEN"}},"success":{success},
-                    "message":"no such client"}}"#
+                    "message":"no such client: T0KEN"}}"#
             );
             let error = parse_with(&[], 200, &body, &wrapped_format()).unwrap_err();
-            assert_eq!(error.kind(), TokenErrorKind::Rejected);
-            assert!(error.to_string().contains("did not succeed (no such client)"), "{error}");
-            assert!(!error.to_string().contains("T0KEN"));
+            assert_eq!(error.kind(), TokenErrorKind::Rejected, "{success}");
+            let said = "did not succeed (no such client: [redacted])";
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn success_flag_is_true_zero_or_a_word_for_success() {
+        for success in ["true", "0", "\"ok\"", "\"OK\"", "\"success\"", "\"true\""] {
+            let body = format!(r#"{{"data":{{"accessToken":"t"}},"success":{success}}}"#);
+            parse_with(&[], 200, &body, &wrapped_format()).unwrap();
+        }
+        let body = r#"{"success":0,"message":"no such client"}"#;
+        let error = parse_with(&[], 200, body, &wrapped_format()).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Rejected, "0 without a token means false");
+    }
+
+    #[test]
+    fn wrong_success_pointer_is_not_a_rejection() {
+        let token = r#"{"data":{"accessToken":"t"}}"#;
+        for body in [token, r#"{"data":{"accessToken":"t"},"success":{}}"#] {
+            let error = parse_with(&[], 200, body, &wrapped_format()).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+            let said = "no success flag at \"/success\"; check the position of the success flag: \
+                        ResponseFormat::success";
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        let error = parse_with(&[], 401, r#"{"message":"who?"}"#, &wrapped_format()).unwrap_err();
+        assert!(error.to_string().contains("401 Unauthorized, without an OAuth error (who?)"));
+    }
+
+    /// The format of a server that numbers its errors.
+    fn numbered_format() -> ResponseFormat {
+        ResponseFormat::default().error("/code").unwrap()
+    }
+
+    #[test]
+    fn number_or_object_at_the_error_pointer_is_an_error() {
+        for (status, body, format, code, said) in [
+            (
+                200,
+                r#"{"error":{"message":"x"}}"#,
+                ResponseFormat::default(),
+                None,
+                "status 200 OK (x)",
+            ),
+            (
+                403,
+                r#"{"error":{"message":"x","code":"NO"}}"#,
+                ResponseFormat::default(),
+                Some("NO"),
+                "\"NO\" (x)",
+            ),
+            (403, r#"{"error":403}"#, ResponseFormat::default(), Some("403"), "\"403\""),
+            (200, r#"{"error":true,"detail":"x"}"#, ResponseFormat::default(), None, "(x)"),
+            (200, r#"{"error":["x"]}"#, ResponseFormat::default(), None, "200 OK"),
+            (
+                200,
+                r#"{"code":10014,"msg":"app secret invalid"}"#,
+                numbered_format(),
+                Some("10014"),
+                "rejected with \"10014\" (app secret invalid)",
+            ),
+        ] {
+            let error = parse_with(&[], status, body, &format).unwrap_err();
+            assert_eq!((error.kind(), error.error_code()), (TokenErrorKind::Rejected, code));
+            assert!(error.to_string().contains(said), "{error}");
+            assert!(error.is_final(), "{error}");
+        }
+    }
+
+    #[test]
+    fn value_for_success_at_the_error_pointer_is_no_error() {
+        for code in ["0", "null", "false", "\"\"", "\"0\"", "\"ok\"", "\"success\"", "{}", "[]"] {
+            let body = format!(r#"{{"access_token":"t","code":{code},"msg":"success"}}"#);
+            parse_with(&[], 200, &body, &numbered_format()).unwrap();
+        }
+    }
+
+    #[test]
+    fn text_of_the_server_is_shown_from_each_known_member() {
+        for (body, text) in [
+            (r#"{"status":403,"message":"invalid client secret"}"#, "invalid client secret"),
+            (r#"{"error_description":"d","message":"m"}"#, "d"),
+            (r#"{"detail":"d","msg":"m"}"#, "d"),
+            (r#"{"msg":"m"}"#, "m"),
+            (r#"{"error":{"message":"m"}}"#, "m"),
+            (r#"{"error":"e","message":"m"}"#, "m"),
+            (r#"{"message":"","msg":"m"}"#, "m"),
+            (r#"{"message":["x"],"msg":"m"}"#, "m"),
+        ] {
+            let error = parse(403, body).unwrap_err();
+            assert_eq!(error.error_description(), Some(text), "{body}");
+            assert!(error.to_string().contains(&format!("({text})")), "{error}");
+            assert!(error.is_final(), "{error}");
+        }
+    }
+
+    #[test]
+    fn busy_server_is_named_with_its_status_and_its_delay() {
+        let body = r#"{"error":"temporarily_unavailable"}"#;
+        for (status, named) in [(429, "429 Too Many Requests"), (503, "503 Service Unavailable")] {
+            let headers = [(RETRY_AFTER, "30")];
+            let error = parse_with(&headers, status, body, &ResponseFormat::default()).unwrap_err();
+            assert_eq!(error.kind(), TokenErrorKind::Server);
+            let said = format!(
+                "the status is {named}, with the error \"temporarily_unavailable\"; the server \
+                 asked to wait 30 s"
+            );
+            assert!(error.to_string().starts_with(&said), "{error}");
         }
     }
 
@@ -478,8 +694,38 @@ mod tests {
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sat, 31 Jan 2026 12:02:00 GMT"), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT"), Some(Duration::ZERO));
-        for value in ["soon", "-1", "1.5", ""] {
+        assert_eq!(retry_after("55.0"), Some(Duration::from_secs(55)));
+        assert_eq!(retry_after("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(retry_after("5, 7"), Some(Duration::from_secs(7)), "joined by a proxy");
+        assert_eq!(retry_after("1e999"), Some(Duration::MAX));
+        for value in ["soon", "-1", "NaN", ""] {
             assert_eq!(retry_after(value), None, "{value}");
         }
+    }
+
+    #[test]
+    fn longest_of_several_retry_after_headers_counts() {
+        let headers = [(RETRY_AFTER, "5"), (RETRY_AFTER, "soon"), (RETRY_AFTER, "55.0")];
+        let error = parse_with(&headers, 429, "", &ResponseFormat::default()).unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(55)));
+    }
+
+    #[test]
+    fn end_of_a_rate_limit_is_a_delay_without_retry_after() {
+        let retry_after = |status, headers: &[(HeaderName, &'static str)]| {
+            let headers = [&[NOW], headers].concat();
+            let error = parse_with(&headers, status, "", &ResponseFormat::default()).unwrap_err();
+            error.retry_after().map(|delay| delay.as_secs())
+        };
+        let [reset, other_name] = RATE_LIMIT_RESET.clone();
+        let in_a_minute = "1769860860";
+        assert_eq!(retry_after(429, &[(reset.clone(), in_a_minute)]), Some(60));
+        assert_eq!(retry_after(503, &[(other_name, in_a_minute)]), Some(60));
+        assert_eq!(retry_after(429, &[(reset.clone(), "60")]), Some(60));
+        assert_eq!(retry_after(429, &[(reset.clone(), "1769860000")]), Some(0), "it has passed");
+        assert_eq!(retry_after(429, &[(reset.clone(), "1e300")]), None);
+        assert_eq!(retry_after(401, &[(reset.clone(), in_a_minute)]), None, "no rate limit");
+        let both = [(reset, in_a_minute), (RETRY_AFTER, "5")];
+        assert_eq!(retry_after(429, &both), Some(5), "Retry-After is the standard");
     }
 }

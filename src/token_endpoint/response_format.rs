@@ -84,12 +84,25 @@ impl ResponseFormat {
         expires_at
         /// Sets the position of the granted scope. Default: `/scope`.
         scope
-        /// Sets the position of a success flag. Default: none. With any value other than `true`
-        /// there, the response is an error.
+        /// Sets the position of a success flag. Default: none. The values `true`, `"true"`, `"ok"`
+        /// and `"success"` mean success, and so does `0` in a response with a token. With any other
+        /// value there, the response is an error. A flag that is missing from a response with an
+        /// error status is no further problem.
+        ///
+        /// For a member that is an error code in a failed response, use [`error`](Self::error).
         success
         /// Sets the position of the error code. Default: `/error`.
+        ///
+        /// A text, a number, an object or an array there is an error. The values `null`, `false`,
+        /// `0`, `"0"`, `"ok"` and `"success"`, and empty ones, mean that there is no error. For a
+        /// server that numbers its errors, such as `{"code": 10014, "msg": "app secret invalid"}`,
+        /// the position is `/code`. The code of an object is its member `code`.
         error
         /// Sets the position of the error description. Default: `/error_description`.
+        ///
+        /// If it is missing, the text of the error is read from the first of these members that is
+        /// a text: `/error_description`, `/message`, `message` in the object at the position of the
+        /// [`error`](Self::error), `/detail` and `/msg`.
         error_description
     }
 }

@@ -24,6 +24,7 @@ pub struct TokenRequest {
     parameters: Vec<(String, Zeroizing<String>)>,
     authorization: Option<HeaderValue>,
     secrets: Vec<Zeroizing<String>>,
+    has_encoded_credentials: bool,
 }
 
 impl TokenRequest {
@@ -31,8 +32,13 @@ impl TokenRequest {
     /// `urn:ietf:params:oauth:grant-type:token-exchange`, and no other parameter.
     #[must_use]
     pub fn new(grant_type: impl Into<String>) -> Self {
-        Self { parameters: Vec::new(), authorization: None, secrets: Vec::new() }
-            .parameter("grant_type", grant_type)
+        let request = Self {
+            parameters: Vec::new(),
+            authorization: None,
+            secrets: Vec::new(),
+            has_encoded_credentials: false,
+        };
+        request.parameter("grant_type", grant_type)
     }
 
     /// Adds a parameter that is not secret: an error shows its value if the server repeats it. A
@@ -58,6 +64,16 @@ impl TokenRequest {
     pub(super) fn authorization(mut self, value: HeaderValue) -> Self {
         self.authorization = Some(value);
         self
+    }
+
+    /// Records that form-encoding changed the credentials of HTTP Basic authentication.
+    pub(super) fn with_encoded_credentials(mut self) -> Self {
+        self.has_encoded_credentials = true;
+        self
+    }
+
+    pub(super) fn has_encoded_credentials(&self) -> bool {
+        self.has_encoded_credentials
     }
 
     /// Adds a secret that no error may show, in any form in which it is sent.

@@ -24,6 +24,7 @@ mod discovery;
 mod failures;
 #[cfg(feature = "default-transport")]
 mod faults;
+mod final_errors;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod layering;

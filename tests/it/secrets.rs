@@ -109,7 +109,7 @@ async fn errors_show_no_secret_that_the_server_returns() {
         (200, r#"{"access_token":"T0KEN\u0000"}"#),
         (200, r#"{"access_token":"T0KEN","expires_in":"T0KEN"}"#),
         (200, r#"{"access_token":"T0KEN"#),
-        (500, r#"{"message":"T0KEN s3cr%t:+ü"}"#),
+        (500, r#"{"message":"no s3cr%t:+ü","other":"T0KEN"}"#),
     ];
     for (status, body) in responses {
         let response = json(status, body);

@@ -65,6 +65,23 @@ async fn close_ends_the_wait_for_the_next_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn token_of_another_refresh_ends_the_pause() {
+    let setup = setup();
+    let first = setup.cache.token().await.unwrap();
+    sleep(LIFETIME).await;
+    let start = Instant::now();
+    // An invalidation permits a refresh at once, while this caller waits for the next second.
+    let others = async {
+        sleep(Duration::from_millis(10)).await;
+        assert!(setup.cache.invalidate(first.generation()));
+        setup.cache.token().await.unwrap();
+    };
+    let (token, ()) = tokio::join!(setup.cache.token(), others);
+    assert!(token.unwrap().generation() > first.generation());
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn rejected_short_lived_token_is_replaced_at_once() {
     let setup = setup();
     setup.get().await.unwrap();

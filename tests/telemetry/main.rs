@@ -308,7 +308,8 @@ mod tracing {
                 "DEBUG waiting for a token;",
                 concat!(
                     r#"WARN token refresh failed; kind="transport" reason="first" "#,
-                    "error=the issuer is down; check the URL, the network and the TLS trust;",
+                    "error=the issuer is down; check the server that the token source uses, ",
+                    "and the connection to it;",
                 ),
                 r#"DEBUG token_refresh; reason="first""#,
                 "DEBUG waiting for a token;",

@@ -160,6 +160,26 @@ async fn retry_after_in_seconds_is_honoured_exactly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rate_limit_without_a_delay_is_retried_after_10_s() {
+    let caller = recover_from_response("429 Too Many Requests", "").await;
+    caller.assert_row("429 without a delay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn final_status_is_retried_after_a_minute() {
+    for (status, body) in [
+        ("400 Bad Request", "<html>Bad request</html>"),
+        ("401 Unauthorized", ""),
+        ("403 Forbidden", r#"{"status":403,"message":"invalid client secret"}"#),
+        ("404 Not Found", ""),
+        ("405 Method Not Allowed", ""),
+    ] {
+        let caller = recover_from_response(status, body).await;
+        caller.assert_row("status 400, 401, 403, 404 or 405 without an OAuth error");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_date_is_measured_by_the_servers_clock() {
     let until = format!("{DATE}\r\nretry-after: {TWO_MINUTES_LATER}");
     let caller = recover_from_response(&format!("429 Too Many Requests\r\n{until}"), "").await;

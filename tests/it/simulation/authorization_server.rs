@@ -27,8 +27,8 @@ impl TokenSource for AuthorizationServer {
         fetch.outcome = match reply {
             Reply::Issue => Outcome::Issued(lock(&self.0).issue_new_token()),
             Reply::RepeatLast => Outcome::Issued(lock(&self.0).repeat_newest_token()),
-            Reply::Fail(TokenErrorKind::Rejected) => Outcome::Final,
-            Reply::Fail(_) | Reply::Hang | Reply::Panic => Outcome::Transient,
+            Reply::Fail(TokenErrorKind::Rejected) | Reply::Panic => Outcome::Final,
+            Reply::Fail(_) | Reply::Hang => Outcome::Transient,
         };
         match (reply, fetch.outcome) {
             (_, Outcome::Issued(token)) => token.access_token(),

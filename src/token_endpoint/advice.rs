@@ -1,0 +1,191 @@
+//! Advice about failed token requests, by the response and the settings of the request.
+
+use http::{StatusCode, header::LOCATION, uri::Authority};
+
+use super::{
+    client_auth::ClientAuth, request_format::RequestFormat, round_trip::RawResponse,
+    token_url::TokenUrl,
+};
+use crate::{
+    error::{Advice, TokenError, TokenErrorKind, is_transient_status},
+    redact::{Redactor, url_text_without_secrets},
+};
+
+/// The settings of a token request on which the advice depends.
+pub(super) struct RequestFacts<'a> {
+    pub(super) url: &'a TokenUrl,
+    /// The URL is from the metadata of an issuer.
+    pub(super) is_discovered: bool,
+    pub(super) format: RequestFormat,
+    pub(super) auth: &'a ClientAuth,
+    /// The id or the secret was changed by the form-encoding of HTTP Basic.
+    pub(super) is_encoded: bool,
+}
+
+/// Returns what to do about metadata that could not be obtained or used.
+pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
+    match error.kind() {
+        TokenErrorKind::Transport => "check {the issuer|issuer}, the network and the TLS trust",
+        TokenErrorKind::Timeout => {
+            "check the health of the authorization server and the network, or raise \
+             {TokenEndpoint::timeout|timeout}"
+        }
+        TokenErrorKind::Server if !error.is_final() => {
+            "check the health of the authorization server, and any proxy or gateway in front of it"
+        }
+        TokenErrorKind::Configuration => {
+            "use one of these methods: {ClientAuth|method in client_auth}"
+        }
+        TokenErrorKind::Server => {
+            "check {the issuer|issuer}; if the server publishes no metadata, use {a token URL|\
+             token_url} instead"
+        }
+        _ => {
+            "check {the issuer|issuer} and the metadata of the server, or use {a token URL|\
+             token_url} instead"
+        }
+    }
+}
+
+impl RequestFacts<'_> {
+    /// Returns what to do about an error that has no response, or none that could be read.
+    pub(super) fn advice(&self, error: &TokenError) -> Advice {
+        let is_tls = self.url.uri().scheme_str() == Some("https");
+        let advice = match (error.kind(), self.is_discovered) {
+            (TokenErrorKind::Transport, false) if is_tls => {
+                "check {the token URL|token_url}, the network and the TLS trust"
+            }
+            (TokenErrorKind::Transport, false) => "check {the token URL|token_url} and the network",
+            (TokenErrorKind::Transport, true) if is_tls => {
+                "check the network, the TLS trust and the token_endpoint in the issuer's metadata"
+            }
+            (TokenErrorKind::Transport, true) => {
+                "check the network and the token_endpoint in the issuer's metadata"
+            }
+            (TokenErrorKind::Timeout, _) => {
+                "check the health of the authorization server and the network, or raise \
+                 {TokenEndpoint::timeout|timeout}"
+            }
+            (_, false) => {
+                "check that {the token URL|token_url} is that of an OAuth 2.0 token endpoint, and \
+                 check any proxy or gateway in front of it"
+            }
+            (_, true) => {
+                "check the token_endpoint in the issuer's metadata, and any proxy or gateway in \
+                 front of it"
+            }
+        };
+        advice.into()
+    }
+
+    /// Returns what to do about an error that a response says by its code or its status.
+    pub(super) fn advice_for_response(
+        &self,
+        error: &TokenError,
+        response: &RawResponse,
+        redactor: &Redactor,
+    ) -> Advice {
+        let status = response.status;
+        match error.error_code() {
+            None if error.kind() == TokenErrorKind::InvalidResponse => self.advice(error),
+            None if status.is_redirection() => self.advice_for_redirect(response, redactor),
+            code => self.advice_for_rejection(code, status).into(),
+        }
+    }
+
+    fn advice_for_redirect(&self, response: &RawResponse, redactor: &Redactor) -> Advice {
+        let Some(location) = response.headers.get(LOCATION) else {
+            return self.advice_for_url().into();
+        };
+        let location = String::from_utf8_lossy(location.as_bytes());
+        let location = if location.starts_with('/') && !location.starts_with("//") {
+            let uri = self.url.uri();
+            let authority = uri.authority().map(Authority::as_str);
+            let scheme = uri.scheme_str().unwrap_or_default();
+            format!("{scheme}://{}{location}", authority.unwrap_or_default())
+        } else {
+            location.into_owned()
+        };
+        let location = redactor.clean(&url_text_without_secrets(&location));
+        let advice = if self.is_discovered {
+            "correct the token_endpoint in the issuer's metadata, which redirects to {}"
+        } else {
+            "if {} is the token endpoint, use it as {the token URL|token_url}"
+        };
+        Advice::with_detail(advice, location)
+    }
+
+    fn advice_for_url(&self) -> &'static str {
+        if self.is_discovered {
+            "check the token_endpoint in the issuer's metadata"
+        } else {
+            "check {the token URL|token_url}"
+        }
+    }
+
+    fn advice_for_rejection(&self, code: Option<&str>, status: StatusCode) -> &'static str {
+        let is_json = self.format == RequestFormat::Json;
+        let has_body_credentials = self.auth.method() == "client_secret_post";
+        match (code, status.as_u16()) {
+            (Some("temporarily_unavailable" | "server_error"), _) => {
+                "check the health of the authorization server"
+            }
+            (Some("invalid_request" | "unsupported_grant_type"), _) | (None, 400 | 415 | 422)
+                if is_json =>
+            {
+                "if the server does not accept JSON, set \
+                 {TokenEndpoint::request_format|request_format} to {RequestFormat::Form|form}; then \
+                 check the parameters of the request"
+            }
+            (Some("invalid_client"), _) if is_json && has_body_credentials => {
+                "check the client's id and secret; if the server does not accept JSON, set \
+                 {TokenEndpoint::request_format|request_format} to {RequestFormat::Form|form}"
+            }
+            (Some("invalid_request"), _) => {
+                "check the parameters that the provider requires, such as audience or resource"
+            }
+            (Some("unsupported_grant_type"), _) => {
+                "use a grant that the authorization server supports"
+            }
+            (Some("unauthorized_client"), _) => {
+                "permit the grant in the client's registration at the authorization server"
+            }
+            (Some("invalid_grant"), _) => {
+                "check the credential of the grant, such as a refresh token, and the client's \
+                 registration"
+            }
+            (Some("invalid_scope"), _) => {
+                "check the requested scope, and the scopes that the client's registration permits"
+            }
+            (Some("invalid_target"), _) => "check the requested resource and audience",
+            (None, 415) => {
+                "if the server expects JSON, set {TokenEndpoint::request_format|request_format} to \
+                 {RequestFormat::Json|json}"
+            }
+            (None, 400 | 422) => {
+                "check the parameters of the request; if the server expects JSON, set \
+                 {TokenEndpoint::request_format|request_format} to {RequestFormat::Json|json}"
+            }
+            (None, 404 | 405 | 410) => self.advice_for_url(),
+            (_, 429) => "send fewer token requests: let all clients share one TokenCache",
+            (_, _) if is_transient_status(status) => {
+                "check the health of the authorization server, and any proxy or gateway in front \
+                 of it"
+            }
+            _ => self.advice_for_credentials(),
+        }
+    }
+
+    fn advice_for_credentials(&self) -> &'static str {
+        if self.is_encoded {
+            "check the client's id and secret; if the server expects them without the \
+             form-encoding, use {ClientAuth::client_secret_basic_raw|the method \
+             client_secret_basic_raw in client_auth}"
+        } else if self.auth.method() == "none" {
+            "check the client's id, and whether its registration requires another {ClientAuth|\
+             method in client_auth}"
+        } else {
+            "check the client's registration: id, secret, authentication method, scope and audience"
+        }
+    }
+}
