@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::token::{AccessToken, RefreshTiming};
+use crate::token::{AccessToken, RefreshTiming, usable_age};
 
 /// The longest time before its expiry at which a token becomes stale. For a shorter-lived token it
 /// is half of the lifetime. It survives an outage of the authorization server of 15 minutes.
@@ -73,14 +73,15 @@ fn stale_and_expired_ages(
     timing: RefreshTiming,
     jitter: f64,
 ) -> (Duration, Duration) {
-    let margin = (lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN);
+    let expired = usable_age(lifetime);
+    let margin = lifetime.saturating_sub(expired);
     let window = match timing {
         RefreshTiming::BeforeExpiry(window) => window.max(2 * margin).min(lifetime / 2),
         RefreshTiming::ByLifetime | RefreshTiming::AtAge(_) => {
             (lifetime / 2).min(MAX_STALE_WINDOW).mul_f64(1.0 - JITTER * jitter)
         }
     };
-    (lifetime.saturating_sub(window), lifetime.saturating_sub(margin))
+    (lifetime.saturating_sub(window), expired)
 }
 
 #[cfg(test)]

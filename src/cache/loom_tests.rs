@@ -199,7 +199,7 @@ fn rejections_of_two_generations_and_a_reader_cost_one_fetch() {
 fn rejection_during_a_background_refresh_spares_the_new_token() {
     loom::model(|| {
         let core = CountingCore::with_generations(0);
-        let (guard, _) = core.start();
+        let (mut guard, _) = core.start();
         let stale = AccessToken::bearer("stale").unwrap().expires_in(Duration::from_secs(3600));
         guard.finish(Ok(stale.aged_by(Duration::from_secs(3000))));
         let rejected = core.generation().unwrap();
@@ -301,7 +301,7 @@ fn close_during_the_end_of_a_refresh_leaves_no_caller_waiting() {
 fn subscriber_misses_neither_the_token_nor_the_close() {
     loom::model(|| {
         let core = CountingCore::with_generations(0);
-        let (guard, _) = core.start();
+        let (mut guard, _) = core.start();
         let mut changes = StatusChanges::new(Arc::clone(&core.core));
         let task = core.spawn(move |core| {
             core.run_refresh(guard);

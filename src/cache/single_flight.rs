@@ -21,7 +21,7 @@ use crate::{
     error::{SettingNames, TokenError, TokenErrorKind},
     source::{FetchContext, FetchReason},
     telemetry::{Event, RefreshSpan, RequestCounter},
-    token::{AccessToken, Generation},
+    token::{AccessToken, Generation, UnreadableLifetime},
 };
 
 /// The next step of a caller that has no token.
@@ -153,8 +153,9 @@ impl RefreshGuard {
     }
 
     /// Ends the refresh with the result of the fetch.
-    pub(super) fn finish(&mut self, fetched: Result<AccessToken, TokenError>) {
+    pub(super) fn finish(&mut self, mut fetched: Result<AccessToken, TokenError>) {
         self.is_ended = true;
+        let unreadable = fetched.as_mut().ok().and_then(AccessToken::take_unreadable_lifetime);
         let fetched = fetched.map(|token| Fetched {
             token,
             requested_at: match &self.begin {
@@ -177,11 +178,11 @@ impl RefreshGuard {
         self.core.notify();
         // During a panic no event is emitted: the subscriber may be the code that panicked.
         if !thread::panicking() {
-            self.report(&outcome);
+            self.report(&outcome, unreadable.as_deref());
         }
     }
 
-    fn report(&self, outcome: &Outcome) {
+    fn report(&self, outcome: &Outcome, unreadable: Option<&UnreadableLifetime>) {
         let begin = self.begin.as_ref();
         let duration = begin.map(|begin| begin.at.monotonic.elapsed()).unwrap_or_default();
         let reason = self.context.reason().as_str();
@@ -196,7 +197,25 @@ impl RefreshGuard {
                 Event::RefreshFailed { kind: error.kind().as_str(), reason, error, duration }
             }
         };
-        self.span().in_scope(|| self.core.telemetry.emit(event));
+        self.span().in_scope(|| {
+            if let Some(unreadable) = unreadable {
+                self.report_unreadable_lifetime(unreadable);
+            }
+            self.core.telemetry.emit(event);
+        });
+    }
+
+    fn report_unreadable_lifetime(&self, unreadable: &UnreadableLifetime) {
+        let UnreadableLifetime { member, replaced_by, setting } = unreadable;
+        let expand = |text: &str| self.core.setting_names.expand(text, "");
+        let default = || expand("{TokenEndpoint::default_lifetime|default_lifetime}");
+        let used = replaced_by.clone().unwrap_or_else(default);
+        let setting = expand(setting);
+        self.core.telemetry.emit(Event::LifetimeUnreadable {
+            member,
+            used: &used,
+            setting: &setting,
+        });
     }
 
     fn span(&self) -> RefreshSpan {
@@ -214,7 +233,7 @@ impl Drop for RefreshGuard {
 
 /// Puts a fetched token into the slot.
 fn publish(core: &Core, state: &mut State, fetched: Fetched) -> Outcome {
-    let Fetched { token, requested_at, request_counter } = fetched;
+    let Fetched { token, requested_at, request_counter, .. } = fetched;
     // A source that returns the current token again gives it no new generation. Otherwise a
     // rejection of that token would be taken for a late one.
     let current = core.slot.load_valid();

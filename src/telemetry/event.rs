@@ -19,6 +19,15 @@ pub(crate) enum Event<'a> {
         /// The duration of the refresh.
         duration: Duration,
     },
+    /// The lifetime of a new token could not be read.
+    LifetimeUnreadable {
+        /// The JSON Pointer of the member.
+        member: &'a str,
+        /// The member or the setting that is used instead.
+        used: &'a str,
+        /// The setting with the position of the member.
+        setting: &'a str,
+    },
     /// A refresh failed.
     RefreshFailed {
         /// The kind of the error, as `TokenErrorKind::as_str` returns it.

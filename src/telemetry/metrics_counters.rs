@@ -68,6 +68,7 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RetryRejected { .. } => count(RETRY_REJECTED),
         Event::Remaining(time) => remaining(time),
         Event::ScopeNotGranted { .. }
+        | Event::LifetimeUnreadable { .. }
         | Event::SentWithoutToken { .. }
         | Event::ClockJumped(_)
         | Event::Closed => {}

@@ -17,6 +17,9 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
             target: TARGET, cache, generation, reason, lifetime_s = lifetime.map(seconds),
             took_s = seconds(duration), "token refreshed"
         ),
+        Event::LifetimeUnreadable { member, used, setting } => warn!(
+            target: TARGET, cache, member, used, setting, "token lifetime unreadable"
+        ),
         Event::RefreshFailed { kind, reason, error, duration } => warn!(
             target: TARGET, cache, kind, reason, error = %error, took_s = seconds(duration),
             "token refresh failed"

@@ -5,7 +5,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::secret::sensitive_header;
+use super::{secret::sensitive_header, unreadable_lifetime::UnreadableLifetime};
 use crate::error::{TokenError, TokenErrorKind};
 
 /// An access token (RFC 6749 §1.4) of type `Bearer` (RFC 6750), or a static HTTP Basic credential
@@ -33,6 +33,8 @@ pub struct AccessToken {
     lifetime: Option<Duration>,
     refresh_timing: RefreshTiming,
     scope: Option<String>,
+    /// A problem that the cache reports when it takes the token into use.
+    unreadable_lifetime: Option<Box<UnreadableLifetime>>,
 }
 
 /// The authentication scheme of a token in the `Authorization` header (RFC 9110 §11.1).
@@ -127,6 +129,7 @@ impl AccessToken {
             lifetime: None,
             refresh_timing: RefreshTiming::default(),
             scope: None,
+            unreadable_lifetime: None,
         })
     }
 
@@ -147,6 +150,25 @@ impl AccessToken {
         self.issued_at = start;
         self.lifetime = start.checked_add(lifetime).map(|_| lifetime);
         self
+    }
+
+    /// Extends the lifetime of a token that counts as expired now: it ends after this moment.
+    #[must_use]
+    pub(crate) fn usable_for_at_least(self, moment: Duration) -> Self {
+        let is_usable = |lifetime| self.issued_at.elapsed() < usable_age(lifetime);
+        match self.lifetime {
+            Some(lifetime) if !is_usable(lifetime) => self.expires_in(moment),
+            _ => self,
+        }
+    }
+
+    pub(crate) fn with_unreadable_lifetime(mut self, member: Option<UnreadableLifetime>) -> Self {
+        self.unreadable_lifetime = member.map(Box::new);
+        self
+    }
+
+    pub(crate) fn take_unreadable_lifetime(&mut self) -> Option<Box<UnreadableLifetime>> {
+        self.unreadable_lifetime.take()
     }
 
     /// Increases the age of the token. An age beyond the range of the clock makes it expired.
@@ -225,6 +247,11 @@ impl AccessToken {
     pub(crate) fn refresh_timing(&self) -> RefreshTiming {
         self.refresh_timing
     }
+}
+
+/// Returns the age at which a token with this lifetime counts as expired.
+pub(crate) fn usable_age(lifetime: Duration) -> Duration {
+    lifetime.saturating_sub((lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN))
 }
 
 /// Returns the credentials of HTTP Basic authentication (RFC 7617 §2), without the scheme.

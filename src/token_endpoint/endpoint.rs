@@ -125,6 +125,11 @@ impl TokenEndpoint {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
     /// The default of [`default_lifetime`](Self::default_lifetime).
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+    /// The lifetime of a token that has none left when it arrives, as with `expires_in: 0`: 100 ms.
+    ///
+    /// Servers round the lifetime down to seconds, so the token is good for one use. The cache then
+    /// requests the next token, but at most one a second.
+    pub const MIN_LIFETIME: Duration = Duration::from_millis(100);
     /// The maximum size of a response body. A larger response is an error of kind
     /// [`InvalidResponse`](crate::TokenErrorKind::InvalidResponse).
     pub const MAX_RESPONSE_BYTES: usize = MAX_RESPONSE_BYTES;
@@ -241,8 +246,8 @@ impl TokenEndpoint {
         self
     }
 
-    /// Sets the lifetime that a token has if its response does not contain one. Default:
-    /// [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
+    /// Sets the lifetime that a token has if its response contains none, or none that can be read.
+    /// Default: [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = lifetime;
@@ -432,6 +437,7 @@ impl TokenEndpoint {
         }
         let lifetime = parsed.lifetime.unwrap_or(self.default_lifetime);
         let access_token = parsed.access_token.expires_in_from(sent_at, lifetime);
+        let access_token = access_token.usable_for_at_least(Self::MIN_LIFETIME);
         let access_token = access_token.with_refresh_timing(self.refresh_timing);
         self.recent_tokens.add(access_token.expose_secret());
         Ok(TokenResponse::new(access_token, parsed.members))

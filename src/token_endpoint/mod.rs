@@ -18,6 +18,7 @@
 //! | `response_format` | the positions of the members in a response |
 //! | `parse_response` | reading a response |
 //! | `missing_scope` | the scope values that were not granted |
+//! | `lifetime` | reading the lifetime of a token |
 //! | `token_response` | the result |
 //! | `recent_tokens` | the last results, for redaction |
 //! | `advice` | the advice about a failed request |
@@ -33,6 +34,7 @@ mod connect_error;
 mod default_transport;
 mod endpoint;
 mod issuer;
+mod lifetime;
 mod location;
 mod missing_scope;
 mod parse_response;

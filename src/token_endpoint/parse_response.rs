@@ -13,7 +13,11 @@ use http::{
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use serde_json::Value;
 
-use super::{response_format::ResponseFormat, round_trip::RawResponse};
+use super::{
+    lifetime::{read_lifetime, time_until},
+    response_format::ResponseFormat,
+    round_trip::RawResponse,
+};
 use crate::{
     error::{ErrorResponse, TokenError, TokenErrorKind},
     redact::Redactor,
@@ -25,7 +29,7 @@ use crate::{
 pub(super) struct ParsedResponse {
     /// The token, without its lifetime.
     pub(super) access_token: AccessToken,
-    /// The lifetime in the response, if it has one.
+    /// The lifetime in the response, if it has one that can be read.
     pub(super) lifetime: Option<Duration>,
     /// The complete JSON object.
     pub(super) members: Value,
@@ -118,11 +122,6 @@ fn parse_http_date(value: &str) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(value).ok()
 }
 
-/// Returns the time from `now` until `at`, or `None` if `at` has passed.
-fn time_until(at: Timestamp, now: Timestamp) -> Option<Duration> {
-    Duration::try_from(at.duration_since(now)).ok().filter(|duration| !duration.is_zero())
-}
-
 struct Parser<'a> {
     response: &'a RawResponse,
     format: &'a ResponseFormat,
@@ -156,21 +155,15 @@ impl Parser<'_> {
             }
         };
         check_token_type(object.pointer(token_type))?;
-        let lifetime = self.lifetime(&object)?;
-        let mut access_token =
+        let now = self.response.latest_now();
+        let (lifetime, unreadable) = read_lifetime(&object, self.format, now);
+        let access_token =
             AccessToken::bearer(value).map_err(|error| error.message().to_owned())?;
+        let mut access_token = access_token.with_unreadable_lifetime(unreadable);
         if let Some(scope) = parse_scope(object.pointer(scope)) {
             access_token = access_token.with_scope(scope);
         }
         Ok(ParsedResponse { access_token, lifetime, members: object })
-    }
-
-    fn lifetime(&self, object: &Value) -> Result<Option<Duration>, String> {
-        let ResponseFormat { expires_in, expires_at, .. } = self.format;
-        match expires_at.as_ref().and_then(|pointer| non_null(object, pointer)) {
-            Some(at) => parse_expires_at(at, self.response.latest_now()).map(Some),
-            None => non_null(object, expires_in).map(parse_expires_in).transpose(),
-        }
     }
 
     /// Returns an error if the object has an error, or a success flag that is not set.
@@ -316,10 +309,6 @@ fn non_empty_text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
-fn non_null<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
-    object.pointer(pointer).filter(|value| !value.is_null())
-}
-
 /// Accepts `Bearer` in any case (RFC 6749 §5.1), and a missing type.
 fn check_token_type(token_type: Option<&Value>) -> Result<(), String> {
     const OTHER_KNOWN_TYPES: [&str; 2] = ["dpop", "mac"];
@@ -332,41 +321,6 @@ fn check_token_type(token_type: Option<&Value>) -> Result<(), String> {
             Err(format!("the token is of type {name:?}, which needs more than \"Bearer\""))
         }
         Some(_) => Err("the token's type is not \"Bearer\"".into()),
-    }
-}
-
-/// Parses a lifetime in seconds (RFC 6749 §5.1). Servers send an integer, a float, or a string that
-/// contains either.
-fn parse_expires_in(expires_in: &Value) -> Result<Duration, String> {
-    let seconds = match expires_in {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    match seconds {
-        Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
-            Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-        }
-        Some(seconds) if seconds.is_finite() => Err(EXPIRED.into()),
-        _ => Err("its lifetime is not a number of seconds".into()),
-    }
-}
-
-const EXPIRED: &str = "its lifetime is zero or less: the token has expired already";
-
-fn parse_expires_at(expires_at: &Value, now: Timestamp) -> Result<Duration, String> {
-    let at = match expires_at {
-        // Some platforms send this date for "never".
-        Value::String(text) if text.trim().starts_with("9999-12-31") => return Ok(Duration::MAX),
-        Value::String(text) => text.trim().parse().ok(),
-        Value::Number(seconds) => {
-            seconds.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok())
-        }
-        _ => None,
-    };
-    match at {
-        Some(at) => time_until(at, now).ok_or_else(|| EXPIRED.into()),
-        None => Err("its expiry is not a time such as \"2026-01-31T12:00:00Z\" (RFC 3339)".into()),
     }
 }
 
@@ -456,26 +410,6 @@ mod tests {
         }
         let busy = parse(503, r#"{"error":"temporarily_unavailable"}"#).unwrap_err();
         assert_eq!(busy.kind(), TokenErrorKind::Server);
-    }
-
-    #[test]
-    fn lifetime_is_parsed_in_each_form_that_servers_send() {
-        let lifetime_of = |expires_in: &str| {
-            parse(200, &format!(r#"{{"access_token":"t","expires_in":{expires_in}}}"#))
-                .map(|parsed| parsed.lifetime)
-        };
-        for form in ["3600", "3600.0", r#""3600""#, r#"" 3600 ""#, "3.6e3"] {
-            assert_eq!(lifetime_of(form).unwrap(), Some(Duration::from_secs(3600)), "{form}");
-        }
-        assert_eq!(lifetime_of("null").unwrap(), None);
-        assert_eq!(lifetime_of("1e300").unwrap(), Some(Duration::MAX));
-        for form in ["0", "-1", r#""soon""#, "true", r#""NaN""#, r#""inf""#, "[]"] {
-            assert_eq!(
-                lifetime_of(form).unwrap_err().kind(),
-                TokenErrorKind::InvalidResponse,
-                "{form}"
-            );
-        }
     }
 
     #[test]
@@ -656,33 +590,11 @@ mod tests {
     }
 
     #[test]
-    fn expires_at_is_rfc_3339_or_seconds_in_the_future() {
-        let lifetime_of = |expires_at: &str| {
-            let body = format!(r#"{{"access_token":"t","at":{expires_at},"expires_in":60}}"#);
-            let format = ResponseFormat::default().expires_at("/at").unwrap();
-            parse_with(&[NOW], 200, &body, &format).map(|parsed| parsed.lifetime.unwrap().as_secs())
-        };
-        for form in [
-            r#""2026-01-31T13:00:00Z""#,
-            r#""2026-01-31 13:00:00.0Z""#,
-            r#""2026-01-31T14:00:00+01:00""#,
-            "1769864400",
-        ] {
-            assert_eq!(lifetime_of(form).unwrap(), 3599, "{form}");
-        }
-        assert_eq!(lifetime_of("null").unwrap(), 60, "expires_in is used without expires_at");
-        for (form, said) in [
-            (r#""2026-01-31T12:00:00Z""#, "expired already"),
-            (r#""1999-01-01T00:00:00Z""#, "expired already"),
-            (r#""2026-01-31T13:00:00""#, "RFC 3339"),
-            (r#""tomorrow""#, "RFC 3339"),
-            ("1e300", "RFC 3339"),
-            ("true", "RFC 3339"),
-            ("9223372036854775807", "RFC 3339"),
-        ] {
-            let error = lifetime_of(form).unwrap_err();
-            assert!(error.to_string().contains(said), "{form}: {error}");
-        }
+    fn expiry_is_measured_from_the_end_of_the_date_of_the_server() {
+        let body = r#"{"access_token":"t","at":"2026-01-31T13:00:00Z"}"#;
+        let format = ResponseFormat::default().expires_at("/at").unwrap();
+        let parsed = parse_with(&[NOW], 200, body, &format).unwrap();
+        assert_eq!(parsed.lifetime, Some(Duration::from_secs(3599)));
     }
 
     #[test]

@@ -73,11 +73,20 @@ impl ResponseFormat {
         /// Sets the position of the token type. Default: `/token_type`. A missing type means
         /// `Bearer`.
         token_type
-        /// Sets the position of the lifetime in seconds. Default: `/expires_in`.
+        /// Sets the position of the lifetime in seconds: a number, or a string with a number.
+        /// Default: `/expires_in`.
+        ///
+        /// A value that cannot be read is treated like a missing one, and the cache emits a
+        /// warning: the lifetime is then
+        /// [`TokenEndpoint::default_lifetime`](crate::TokenEndpoint::default_lifetime).
         expires_in
-        /// Sets the position of the expiry as a point in time: RFC 3339 with an offset, or seconds
-        /// since 1970. Default: none. Where it is present, it is used instead of
-        /// [`expires_in`](Self::expires_in).
+        /// Sets the position of the expiry as a point in time. Default: none. Where it is present,
+        /// it is used instead of [`expires_in`](Self::expires_in).
+        ///
+        /// The expiry is a date of RFC 3339 with an offset, a date of RFC 2822, or a number of
+        /// seconds, milliseconds or microseconds since 1970, also as a string. The size of the
+        /// number tells its unit. An expiry that cannot be read, or that passed more than a minute
+        /// ago, is treated like a missing one, and the cache emits a warning.
         ///
         /// The lifetime is the difference to the `Date` header of the response, so that a wrong
         /// local clock has no effect. The local clock is used if the response has no `Date`.

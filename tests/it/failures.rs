@@ -161,7 +161,6 @@ async fn response_without_a_usable_token_is_invalid() {
         "null",
         r#"{"access_token":null}"#,
         r#"{"access_token":"line\nfeed T0KEN"}"#,
-        r#"{"access_token":"T0KEN","expires_in":0}"#,
         r#"{"access_token":"T0KEN","token_type":"DPoP"}"#,
         "\u{feff}{}",
     ] {

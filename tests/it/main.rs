@@ -29,6 +29,7 @@ mod final_errors;
 mod grpc;
 mod layering;
 mod lifecycle;
+mod lifetimes;
 mod limit;
 mod loopback;
 mod msrv;

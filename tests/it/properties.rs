@@ -378,6 +378,31 @@ mod responses {
     }
 
     #[test]
+    fn any_value_of_a_lifetime_member_keeps_the_token() {
+        let runtime = paused_runtime();
+        let _guard = runtime.enter();
+        let value = || {
+            let is_json =
+                |value: &String| serde_json::from_str::<Value>(&format!("[{value}]")).is_ok();
+            option::of(json().prop_filter("is not JSON", is_json))
+        };
+        let format = ResponseFormat::default().expires_at("/expires_at").unwrap();
+        for_all(2_000, (value(), value(), client()), |(expires_in, expires_at, client)| {
+            let member = |name, value: Option<String>| Some(format!("\"{name}\":{}", value?));
+            let token = Some("\"access_token\":\"T0KEN\"".to_owned());
+            let members =
+                [token, member("expires_in", expires_in), member("expires_at", expires_at)];
+            let body = object(members.into()).into();
+            let answer = ServerResponse { status: 200, headers: vec![], body };
+            let cache =
+                TokenCache::new(ClientCredentials::new(endpoint(client, format.clone(), answer)));
+            let result = runtime.block_on(cache.token());
+            check(&result, &SECRET_PARTS);
+            assert_eq!(result.unwrap().expose_secret(), "T0KEN");
+        });
+    }
+
+    #[test]
     fn secret_echoed_with_other_white_space_is_redacted() {
         let runtime = paused_runtime();
         let space = sample::select(vec!['\t', '\n', '\u{85}', '\u{a0}', '\u{2028}']);

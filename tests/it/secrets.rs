@@ -107,7 +107,7 @@ async fn errors_show_no_secret_that_the_server_returns() {
             r#"{"error":"x","error_description":"bXklMjBjbGllbnQ6czNjciUyNXQlM0ElMkIlQzMlQkM="}"#,
         ),
         (200, r#"{"access_token":"T0KEN\u0000"}"#),
-        (200, r#"{"access_token":"T0KEN","expires_in":"T0KEN"}"#),
+        (200, r#"{"access_token":"T0KEN","expires_in":"T0KEN","token_type":"T0KEN"}"#),
         (200, r#"{"access_token":"T0KEN"#),
         (500, r#"{"message":"no s3cr%t:+ü","other":"T0KEN"}"#),
     ];

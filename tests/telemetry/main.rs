@@ -87,6 +87,7 @@ async fn run_history() {
     setup.cache.close();
     let cache = TokenCache::builder(ClientCredentials::new(endpoint()).scope("read write"));
     cache.name("orders").build().token().await.unwrap();
+    token_with_an_unreadable_lifetime().await; // waited, refreshed
 }
 
 /// Returns an endpoint that cannot be reached by the first attempt to connect, and that grants less
@@ -112,6 +113,19 @@ fn endpoint() -> TokenEndpoint {
     });
     let auth = ClientAuth::client_secret_post("id", "S3CRET");
     TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap()
+}
+
+/// Fetches a token with an `expires_in` that is not a number.
+async fn token_with_an_unreadable_lifetime() {
+    let transport = tower::service_fn(|_: http::Request<support::Body>| async {
+        let body = r#"{"access_token":"t","expires_in":"soon"}"#;
+        Ok::<_, std::convert::Infallible>(http::Response::new(support::Body::from(body)))
+    });
+    let auth = ClientAuth::none("id");
+    let endpoint = TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap();
+    let cache = TokenCache::builder(ClientCredentials::new(endpoint)).name("orders").build();
+    cache.token().await.unwrap();
+    cache.close();
 }
 
 #[cfg(feature = "metrics")]
@@ -166,12 +180,12 @@ mod metrics {
                 "refresh_failed_total kind=transport 1",
                 "refresh_suppressed_total reason=breaker_open 1",
                 "refresh_suppressed_total reason=late 2",
-                "refreshed_total 6",
+                "refreshed_total 7",
                 "rejected_total 6",
                 "retry_accepted_total 3",
                 "retry_rejected_total 1",
                 "token_remaining_seconds 3600",
-                "waited_total 7",
+                "waited_total 8",
             ]
         );
     }
@@ -363,6 +377,15 @@ mod tracing {
                 concat!(
                     r#"INFO requested scope not granted; missing="write" "#,
                     r#"granted="read [redacted] [redacted]""#,
+                ),
+                r#"INFO token refreshed; generation=1 reason="first" lifetime_s took_s"#,
+                "DEBUG token cache closed;",
+                r#"DEBUG token_refresh; reason="first""#,
+                "DEBUG waiting for a token;",
+                concat!(
+                    r#"WARN token lifetime unreadable; member="/expires_in" "#,
+                    r#"used="TokenEndpoint::default_lifetime" "#,
+                    r#"setting="ResponseFormat::expires_in""#,
                 ),
                 r#"INFO token refreshed; generation=1 reason="first" lifetime_s took_s"#,
                 "DEBUG token cache closed;",
