@@ -233,7 +233,7 @@ impl ResponseFormatConfig {
             (&self.error, ResponseFormat::error),
             (&self.error_description, ResponseFormat::error_description),
         ];
-        let mut format = ResponseFormat::default();
+        let mut format = ResponseFormat::with_encoding(self.encoding);
         for (pointer, set) in pointers {
             let pointer = pointer.as_deref().map(str::to_owned);
             format = apply(Ok(format), pointer, |format, pointer| set(format?, pointer))?;

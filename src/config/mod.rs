@@ -104,14 +104,16 @@
 //! | `parameters` | table of strings |
 //! | `request_format` | `form` or `json` |
 //! | `headers` | table of strings; `user-agent` replaces `tower-oauth/VERSION` |
-//! | `response_format` | table of JSON Pointers, see below |
+//! | `response_format` | table of JSON Pointers, and the `encoding`, see below |
 //! | `timeout`, `default_lifetime` | duration |
 //! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
 //! | `ca_file` | path of a PEM file with certificates to trust: authorities, or that of the server |
 //! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |
 //!
 //! Keys of `response_format`: `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`,
-//! `success`, `error`, `error_description`.
+//! `success`, `error`, `error_description`; and `encoding`: `json` (the default), `form` or `text`,
+//! see [`ResponseFormat::form`](crate::ResponseFormat::form) and
+//! [`ResponseFormat::text`](crate::ResponseFormat::text).
 //!
 //! Keys of `client_auth`: `method` (`client_secret_basic`, `client_secret_basic_raw`,
 //! `client_secret_post` or `none`), `client_id`, and `client_secret` unless the method is `none`.

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU32};
 use serde::{Deserialize, Deserializer};
 
 use super::scalar::{HiddenText, HumanDuration, List, Table, Text, UrlText};
-use crate::{token::Secret, token_endpoint::RequestFormat};
+use crate::{
+    token::Secret,
+    token_endpoint::{RequestFormat, ResponseEncoding},
+};
 
 /// The configuration of one provider: a source of tokens, the origins that receive the token, and
 /// the settings of the cache. See the [module](super) for its keys.
@@ -94,6 +97,8 @@ pub(super) enum ClientAuthConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResponseFormatConfig {
+    #[serde(default)]
+    pub(super) encoding: ResponseEncoding,
     pub(super) access_token: Option<Text>,
     pub(super) token_type: Option<Text>,
     pub(super) expires_in: Option<Text>,

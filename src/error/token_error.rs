@@ -291,11 +291,11 @@ impl TokenError {
     ///
     /// | error | final |
     /// | --- | --- |
-    /// | [`Transport`](TokenErrorKind::Transport), [`Timeout`](TokenErrorKind::Timeout), [`LimitReached`](TokenErrorKind::LimitReached) | no |
+    /// | kind `Transport`, `Timeout` or `LimitReached` | no |
     /// | [error code](Self::error_code) of RFC 6749 §5.2 or RFC 8707 §2, whatever the status | yes |
     /// | [status](Self::status) 408, 421, 425, 429 or 5xx | no |
     /// | any other status 3xx or 4xx, whatever the body | yes |
-    /// | [`Server`](TokenErrorKind::Server) with another status or without one | no |
+    /// | kind `Server` with another status or without one | no |
     /// | any other error | yes |
     ///
     /// The first row that fits applies. Errors of your own [`TokenSource`](crate::TokenSource) are

@@ -211,8 +211,12 @@ impl Issuer {
             return Err(TokenError::new(TokenErrorKind::Server, message));
         }
         let invalid = |message| Err(TokenError::new(TokenErrorKind::InvalidResponse, message));
-        let Ok(metadata) = serde_json::from_slice::<Value>(&response.body) else {
-            return invalid("its metadata is not JSON".into());
+        let metadata = match response.json() {
+            Ok(metadata) => metadata,
+            error => {
+                let redactor = Redactor::default();
+                return Err(response.not_an_object("its metadata", &error, &redactor));
+            }
         };
         // RFC 8414 §3.3: without this check, another server could pose as this issuer.
         match metadata["issuer"].as_str() {

@@ -15,6 +15,7 @@
 //! | `default_transport` | the ready-made service |
 //! | `certificates` | reading the certificates that it trusts |
 //! | `certificate_verifier` | verifying the certificate of a server |
+//! | `response_body` | reading the body of a response |
 //! | `response_format` | the positions of the members in a response |
 //! | `parse_response` | reading a response |
 //! | `missing_scope` | the scope values that were not granted |
@@ -40,6 +41,7 @@ mod missing_scope;
 mod parse_response;
 mod recent_tokens;
 mod request_format;
+mod response_body;
 mod response_format;
 mod round_trip;
 mod token_request;
@@ -54,6 +56,8 @@ pub use endpoint::TokenEndpoint;
 pub use issuer::Issuer;
 pub use location::Location;
 pub use request_format::RequestFormat;
+#[cfg(feature = "config")]
+pub(crate) use response_body::ResponseEncoding;
 pub use response_format::ResponseFormat;
 pub use token_request::TokenRequest;
 pub(crate) use token_request::is_client_auth_parameter;

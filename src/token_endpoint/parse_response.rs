@@ -130,16 +130,15 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn parse(&self) -> Result<ParsedResponse, TokenError> {
-        let json = serde_json::from_slice::<Value>(&self.response.body);
-        match json {
+        match self.response.members(self.format.encoding) {
             Ok(object @ Value::Object(_)) => match self.error_response(&object) {
                 Some(error) => Err(error),
                 None if self.response.status.is_success() => {
                     self.token_response(object).map_err(invalid_response)
                 }
-                None => Err(self.neither_token_nor_error(Ok(object))),
+                None => Err(self.neither_token_nor_error(&Ok(object))),
             },
-            other => Err(self.neither_token_nor_error(other)),
+            other => Err(self.neither_token_nor_error(&other)),
         }
     }
 
@@ -229,8 +228,8 @@ impl Parser<'_> {
         self.redactor.and(token.unwrap_or_default())
     }
 
-    fn neither_token_nor_error(&self, json: serde_json::Result<Value>) -> TokenError {
-        let RawResponse { status, body, .. } = self.response;
+    fn neither_token_nor_error(&self, json: &serde_json::Result<Value>) -> TokenError {
+        let status = self.response.status;
         let text = json.as_ref().ok().and_then(|object| self.error_text(object));
         if status.is_redirection() || !status.is_success() {
             let problem = if status.is_redirection() {
@@ -238,27 +237,27 @@ impl Parser<'_> {
             } else {
                 "without an OAuth error"
             };
-            let shown = in_parentheses(text.as_deref());
-            let error = TokenError::new(
-                TokenErrorKind::Server,
-                format!("the status is {status}, {problem}{shown}"),
-            );
+            let about = match json {
+                Err(_) if !self.response.body.is_empty() => {
+                    Some(self.response.describe(self.redactor))
+                }
+                _ => None,
+            };
+            let shown = in_parentheses(text.as_deref().or(about.as_deref()));
+            let message = format!("the status is {status}, {problem}{shown}");
             let response = ErrorResponse { description: text, ..ErrorResponse::default() };
-            return error.with_error_response(response);
+            let error = TokenError::new(TokenErrorKind::Server, message);
+            let error = error.with_error_response(response);
+            return match self.response.advice() {
+                Some(advice) if json.is_err() && status.is_client_error() => {
+                    error.with_advice(advice)
+                }
+                _ => error,
+            };
         }
-        invalid_response(match json {
-            Ok(_) => "the response is JSON, but not an object".into(),
-            Err(_) if body.is_empty() => "the response is empty".into(),
-            Err(_) if body.trim_ascii_start().starts_with(b"<") => {
-                "the response is HTML or XML, not JSON".into()
-            }
-            // The error contains a position and no text of the body, because the body is parsed
-            // into a `Value` and not into a type of this crate.
-            Err(error) => format!("the response is not JSON: {error}"),
-        })
+        self.response.not_an_object("the response", json, self.redactor)
     }
 }
-
 /// Returns true for values with which servers say that there is no error.
 fn means_success(value: &Value) -> bool {
     match value {

@@ -1,12 +1,14 @@
 //! The positions of the members in a response.
 
+use super::response_body::ResponseEncoding;
 use crate::error::ConfigError;
 
 /// The positions of the members in the JSON response of a token endpoint, as JSON Pointers
 /// (RFC 6901).
 ///
-/// The default is RFC 6749 §5.1: all members at the top level, with the names of the standard. For
-/// a provider that wraps its responses:
+/// The default is RFC 6749 §5.1: a JSON object with all members at the top level, with the names of
+/// the standard. Responses in other encodings are read with [`form`](Self::form) and
+/// [`text`](Self::text). For a provider that wraps its responses:
 ///
 /// ```
 /// use tower_oauth::ResponseFormat;
@@ -23,6 +25,7 @@ use crate::error::ConfigError;
 /// [`error`](Self::error) and [`error_description`](Self::error_description) are set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseFormat {
+    pub(super) encoding: ResponseEncoding,
     pub(super) access_token: String,
     pub(super) token_type: String,
     pub(super) expires_in: String,
@@ -37,6 +40,7 @@ pub struct ResponseFormat {
 impl Default for ResponseFormat {
     fn default() -> Self {
         Self {
+            encoding: ResponseEncoding::Json,
             access_token: "/access_token".into(),
             token_type: "/token_type".into(),
             expires_in: "/expires_in".into(),
@@ -67,6 +71,36 @@ macro_rules! pointers {
 }
 
 impl ResponseFormat {
+    /// Creates a format for responses that are forms, such as `access_token=t&expires=5184000`. Its
+    /// pointers name the members of the form, all of which are strings:
+    ///
+    /// ```
+    /// use tower_oauth::ResponseFormat;
+    ///
+    /// let format = ResponseFormat::form().expires_in("/expires")?;
+    /// # Ok::<_, tower_oauth::ConfigError>(())
+    /// ```
+    ///
+    /// A response that is a JSON object, such as an error, is read as JSON.
+    #[must_use]
+    pub fn form() -> Self {
+        Self::with_encoding(ResponseEncoding::Form)
+    }
+
+    /// Creates a format for responses that are the access token alone, with no other text than
+    /// white space around it. The lifetime of a token is
+    /// [`TokenEndpoint::default_lifetime`](crate::TokenEndpoint::default_lifetime).
+    ///
+    /// A response that is a JSON object, such as an error, is read as JSON.
+    #[must_use]
+    pub fn text() -> Self {
+        Self::with_encoding(ResponseEncoding::Text)
+    }
+
+    pub(crate) fn with_encoding(encoding: ResponseEncoding) -> Self {
+        Self { encoding, ..Self::default() }
+    }
+
     pointers! {
         /// Sets the position of the access token. Default: `/access_token`.
         access_token

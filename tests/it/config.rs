@@ -435,3 +435,18 @@ async fn static_tokens_and_token_files_can_be_configured() {
     }
     std::fs::remove_file(file).unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn encoding_of_the_response_is_configurable() {
+    for (format, answer) in [
+        ("{ encoding = 'form', expires_in = '/expires' }", "access_token=T0KEN&expires=60"),
+        ("{ encoding = 'text' }", "T0KEN\n"),
+        ("{ encoding = 'json' }", r#"{"access_token":"T0KEN"}"#),
+    ] {
+        let config = read(&grant(&format!("response_format = {format}"))).unwrap();
+        let cache = config.token_cache_with_transport(answering(answer).0).unwrap();
+        assert_eq!(cache.token().await.unwrap().expose_secret(), "T0KEN", "{format}");
+    }
+    let unknown = read(&grant("response_format = { encoding = 'xml' }")).unwrap_err();
+    assert!(unknown.to_string().contains("xml"), "{unknown}");
+}

@@ -163,6 +163,7 @@ async fn response_without_a_usable_token_is_invalid() {
         r#"{"access_token":"line\nfeed T0KEN"}"#,
         r#"{"access_token":"T0KEN","token_type":"DPoP"}"#,
         "\u{feff}{}",
+        "\u{feff}",
     ] {
         let error = failure_of_answer(200, body).await;
         assert_eq!(error.kind(), TokenErrorKind::InvalidResponse, "{body}");

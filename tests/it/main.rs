@@ -39,6 +39,7 @@ mod readiness;
 mod readme;
 mod recovery;
 mod replay;
+mod response_bytes;
 mod runtimes;
 mod secrets;
 mod short_lifetime;
