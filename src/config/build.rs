@@ -196,6 +196,7 @@ impl ClientCredentialsConfig {
         endpoint = apply(endpoint, timeout, TokenEndpoint::timeout);
         let lifetime = self.default_lifetime.map(|lifetime| lifetime.0);
         endpoint = apply(endpoint, lifetime, TokenEndpoint::default_lifetime);
+        endpoint = apply(endpoint, self.max_token_bytes, TokenEndpoint::max_token_bytes);
         match (self.refresh_at_age, self.refresh_before_expiry) {
             (None, None) => Ok(endpoint),
             (Some(age), None) => Ok(endpoint.refresh_at_age(age.0)),

@@ -106,6 +106,7 @@
 //! | `headers` | table of strings; `user-agent` replaces `tower-oauth/VERSION` |
 //! | `response_format` | table of JSON Pointers, and the `encoding`, see below |
 //! | `timeout`, `default_lifetime` | duration |
+//! | `max_token_bytes` | number |
 //! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
 //! | `ca_file` | path of a PEM file with certificates to trust: authorities, or that of the server |
 //! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |

@@ -78,6 +78,7 @@ pub(super) struct ClientCredentialsConfig {
     pub(super) response_format: Table<ResponseFormatConfig>,
     pub(super) timeout: Option<HumanDuration>,
     pub(super) default_lifetime: Option<HumanDuration>,
+    pub(super) max_token_bytes: Option<usize>,
     pub(super) refresh_at_age: Option<HumanDuration>,
     pub(super) refresh_before_expiry: Option<HumanDuration>,
     pub(super) ca_file: Option<Text>,

@@ -97,6 +97,7 @@ pub struct TokenEndpoint {
     headers: HeaderMap,
     response_format: ResponseFormat,
     default_lifetime: Duration,
+    max_token_bytes: usize,
     refresh_timing: RefreshTiming,
     secrets: Vec<Zeroizing<String>>,
     recent_tokens: RecentTokens,
@@ -130,6 +131,8 @@ impl TokenEndpoint {
     /// Servers round the lifetime down to seconds, so the token is good for one use. The cache then
     /// requests the next token, but at most one a second.
     pub const MIN_LIFETIME: Duration = Duration::from_millis(100);
+    /// The default of [`max_token_bytes`](Self::max_token_bytes): 64 KiB.
+    pub const DEFAULT_MAX_TOKEN_BYTES: usize = 64 * 1024;
     /// The maximum size of a response body. A larger response is an error of kind
     /// [`InvalidResponse`](crate::TokenErrorKind::InvalidResponse).
     pub const MAX_RESPONSE_BYTES: usize = MAX_RESPONSE_BYTES;
@@ -228,6 +231,7 @@ impl TokenEndpoint {
             headers: HeaderMap::new(),
             response_format: ResponseFormat::default(),
             default_lifetime: Self::DEFAULT_LIFETIME,
+            max_token_bytes: Self::DEFAULT_MAX_TOKEN_BYTES,
             refresh_timing: RefreshTiming::default(),
             secrets: Vec::new(),
             recent_tokens: RecentTokens::default(),
@@ -251,6 +255,16 @@ impl TokenEndpoint {
     #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.default_lifetime = lifetime;
+        self
+    }
+
+    /// Sets the maximum length of an access token in bytes. A longer one is an error of kind
+    /// [`InvalidResponse`](crate::TokenErrorKind::InvalidResponse): the token is sent with each
+    /// request, and most servers accept less. Default:
+    /// [`DEFAULT_MAX_TOKEN_BYTES`](Self::DEFAULT_MAX_TOKEN_BYTES).
+    #[must_use]
+    pub fn max_token_bytes(mut self, max: usize) -> Self {
+        self.max_token_bytes = max;
         self
     }
 
@@ -432,6 +446,15 @@ impl TokenEndpoint {
             let advice = facts.advice_for_response(&error, &response, &redactor);
             error.with_advice(advice)
         })?;
+        if parsed.access_token.expose_secret().len() > self.max_token_bytes {
+            let message = format!("the access token is longer than {} bytes", self.max_token_bytes);
+            return Err(TokenError::new(TokenErrorKind::InvalidResponse, message)
+                .with_status(response.status)
+                .with_advice(
+                    "raise {TokenEndpoint::max_token_bytes|max_token_bytes} if the API accepts a \
+                     token of this length",
+                ));
+        }
         if let Some(requested) = requested_scope {
             report_missing_scope(&requested, &parsed.access_token, &redactor);
         }
@@ -486,6 +509,7 @@ impl fmt::Debug for TokenEndpoint {
             .field("timeout", &self.round_trip.timeout)
             .field("user_agent", &self.round_trip.user_agent)
             .field("default_lifetime", &self.default_lifetime)
+            .field("max_token_bytes", &self.max_token_bytes)
             .field("request_format", &self.request_format)
             .field("headers", &self.headers)
             .field("response_format", &self.response_format)
@@ -608,6 +632,24 @@ mod tests {
         assert_eq!(response.access_token().expose_secret(), "T0KEN");
         assert_eq!(response.text_at("/data/refresh"), Some("r0tated"));
         assert_eq!(response.refresh_token(), None);
+    }
+
+    #[test]
+    fn token_above_the_length_limit_is_an_error() {
+        let endpoint = |length| {
+            endpoint(auth(), move |_| {
+                Ok((200, json!({ "access_token": "t".repeat(length) }).to_string()))
+            })
+        };
+        let send = |endpoint: TokenEndpoint| block_on(endpoint.send(TokenRequest::new("x")));
+        let max = TokenEndpoint::DEFAULT_MAX_TOKEN_BYTES;
+        assert!(send(endpoint(max)).is_ok());
+        let error = send(endpoint(max + 1)).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+        assert!(error.to_string().contains("longer than 65536 bytes; raise TokenEndpoint::max"));
+        assert!(error.to_string().len() < 300, "{error}");
+        assert!(send(endpoint(max + 1).max_token_bytes(max + 1)).is_ok());
+        assert!(send(endpoint(9).max_token_bytes(8)).is_err());
     }
 
     #[test]

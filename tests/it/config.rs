@@ -437,6 +437,19 @@ async fn static_tokens_and_token_files_can_be_configured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn maximum_length_of_a_token_is_configurable() {
+    let answer = r#"{"access_token":"T0KEN"}"#;
+    for (max, is_accepted) in [(5, true), (4, false)] {
+        let config = read(&grant(&format!("max_token_bytes = {max}"))).unwrap();
+        let cache = config.token_cache_with_transport(answering(answer).0).unwrap();
+        match cache.token().await {
+            Ok(token) => assert!(is_accepted && token.expose_secret() == "T0KEN"),
+            Err(error) => assert!(!is_accepted && error.to_string().contains("; raise max_token_")),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn encoding_of_the_response_is_configurable() {
     for (format, answer) in [
         ("{ encoding = 'form', expires_in = '/expires' }", "access_token=T0KEN&expires=60"),
