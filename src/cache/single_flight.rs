@@ -270,6 +270,7 @@ impl RefreshHandle {
 
 fn expired_on_arrival() -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, "the new access token has already expired")
+        .with_advice("let the token source return a token with a longer lifetime")
 }
 
 pub(super) fn panicked() -> TokenError {

@@ -264,6 +264,7 @@ fn expired_before_use() -> TokenError {
         TokenErrorKind::InvalidResponse,
         "the new access token expired before it could be used: its lifetime is too short",
     )
+    .with_advice("obtain tokens with a longer lifetime")
 }
 
 impl fmt::Debug for TokenCache {

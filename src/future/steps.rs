@@ -180,4 +180,8 @@ fn rejected_token_again() -> TokenError {
         TokenErrorKind::InvalidResponse,
         "the token source returned a rejected token again",
     )
+    .with_advice(
+        "check that the API accepts the tokens of this source, and that the source returns a new \
+         token after a rejection",
+    )
 }

@@ -95,6 +95,9 @@ impl FetchContext {
     }
 
     /// Returns the token that was rejected, if the reason is [`FetchReason::Rejected`].
+    ///
+    /// It may be `None` with that reason as well: in a context that a test made with
+    /// [`new`](Self::new).
     #[must_use]
     pub fn rejected_token(&self) -> Option<&AccessToken> {
         self.rejected_token.as_ref()
@@ -102,6 +105,9 @@ impl FetchContext {
 
     /// Returns the generation of the rejected token in its cache, if the reason is
     /// [`FetchReason::Rejected`]. It is safe to log.
+    ///
+    /// It may be `None` with that reason as well: in a context that a test made, with
+    /// [`new`](Self::new) or [`with_rejected_token`](Self::with_rejected_token).
     #[must_use]
     pub fn rejected_generation(&self) -> Option<Generation> {
         self.rejected_generation

@@ -63,13 +63,15 @@ impl TokenSource for TokenFile {
             Ok(token) => token,
             Err(_) if self.is_missing().await => {
                 let message = format!("the token file {} does not exist", self.path.display());
-                return Err(TokenError::new(TokenErrorKind::Transport, message));
+                return Err(TokenError::new(TokenErrorKind::Transport, message).with_advice(
+                    "create the file, or correct {the path given to TokenFile::new|path}",
+                ));
             }
             Err(error) => return Err(error),
         };
         let token = AccessToken::bearer(&*token).map_err(|error| {
             let message = format!("{} in the token file {}", error.message(), self.path.display());
-            TokenError::new(error.kind(), message)
+            TokenError::new(error.kind(), message).with_advice("correct the token in the file")
         })?;
         Ok(token.with_refresh_timing(RefreshTiming::AtAge(self.reread_after)))
     }

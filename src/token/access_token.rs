@@ -75,20 +75,20 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`TokenErrorKind::InvalidResponse`] if `token` is empty, begins or ends with a space, or has
-    /// a character that is not printable ASCII (RFC 6749 §A.12).
+    /// [`TokenErrorKind::InvalidResponse`] if `token` is empty, begins or ends with white space, or
+    /// has a character that is not printable ASCII (RFC 6749 §A.12).
     pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
         let token = token.as_ref();
-        let problem = match token.as_bytes() {
-            [] => Some("the access token is empty"),
-            [b' ', ..] | [.., b' '] => Some("the access token begins or ends with a space"),
-            bytes if bytes.iter().any(|byte| !matches!(byte, b' '..=b'~')) => {
-                Some("the access token has a character that is not printable ASCII")
-            }
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            return Err(TokenError::new(TokenErrorKind::InvalidResponse, problem));
+        let invalid = |problem| TokenError::new(TokenErrorKind::InvalidResponse, problem);
+        if token.is_empty() {
+            return Err(invalid("the access token is empty"));
+        }
+        if token.trim() != token {
+            return Err(invalid("the access token begins or ends with white space")
+                .with_advice("remove the white space around the token"));
+        }
+        if token.bytes().any(|byte| !matches!(byte, b' '..=b'~')) {
+            return Err(invalid("the access token has a character that is not printable ASCII"));
         }
         Self::from_credentials(Scheme::Bearer, token)
     }
@@ -102,16 +102,25 @@ impl AccessToken {
     /// of the user name for a part of the password. The same if one of both contains a control
     /// character (RFC 7617 §2).
     pub fn basic(user: &str, password: &str) -> Result<Self, TokenError> {
-        let problem = if user.contains(':') {
-            "the user name for HTTP Basic authentication contains a colon"
+        let (problem, advice) = if user.contains(':') {
+            (
+                "the user name for HTTP Basic authentication contains a colon",
+                "use one without a colon",
+            )
         } else if user.contains(char::is_control) {
-            "the user name for HTTP Basic authentication contains a control character"
+            (
+                "the user name for HTTP Basic authentication contains a control character",
+                "remove control characters, such as line breaks, from the user name",
+            )
         } else if password.contains(char::is_control) {
-            "the password for HTTP Basic authentication contains a control character"
+            (
+                "the password for HTTP Basic authentication contains a control character",
+                "remove control characters, such as line breaks, from the password",
+            )
         } else {
             return Self::from_credentials(Scheme::Basic, &basic_credentials(user, password));
         };
-        Err(TokenError::new(TokenErrorKind::Configuration, problem))
+        Err(TokenError::new(TokenErrorKind::Configuration, problem).with_advice(advice))
     }
 
     fn from_credentials(scheme: Scheme, credentials: &str) -> Result<Self, TokenError> {

@@ -26,8 +26,9 @@ pub(crate) async fn read_secret_file(path: PathBuf) -> Result<Zeroizing<String>,
         tokio::task::spawn_blocking(move || read_small_file(&path))
     };
     let unreadable = |error: io::Error| {
-        let message = format!("the secret file {} cannot be read: {error}", path.display());
+        let message = format!("the file {} cannot be read: {error}", path.display());
         TokenError::new(TokenErrorKind::Configuration, message)
+            .with_advice("correct the path, the permissions or the content of the file")
     };
     let bytes = read.await.map_err(io::Error::other).and_then(|read| read).map_err(unreadable)?;
     let text = str::from_utf8(&bytes)

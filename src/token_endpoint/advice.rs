@@ -34,7 +34,7 @@ pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
             "check the health of the authorization server, and any proxy or gateway in front of it"
         }
         TokenErrorKind::Configuration => {
-            "use one of these methods: {ClientAuth|method in client_auth}"
+            "use one of these methods: {ClientAuth|client_auth.method}"
         }
         TokenErrorKind::Server => {
             "check {the issuer|issuer}; if the server publishes no metadata, use {a token URL|\
@@ -89,6 +89,9 @@ impl RequestFacts<'_> {
         match error.error_code() {
             None if error.kind() == TokenErrorKind::InvalidResponse => self.advice(error),
             None if status.is_redirection() => self.advice_for_redirect(response, redactor),
+            None if error.kind() == TokenErrorKind::Server && is_other_client_error(status) => {
+                self.advice(error)
+            }
             code => self.advice_for_rejection(code, status).into(),
         }
     }
@@ -167,25 +170,45 @@ impl RequestFacts<'_> {
                  {TokenEndpoint::request_format|request_format} to {RequestFormat::Json|json}"
             }
             (None, 404 | 405 | 410) => self.advice_for_url(),
+            (None, 407) => "check the proxy that the transport uses, and the credentials for it",
             (_, 429) => "send fewer token requests: let all clients share one TokenCache",
             (_, _) if is_transient_status(status) => {
                 "check the health of the authorization server, and any proxy or gateway in front \
                  of it"
             }
-            _ => self.advice_for_credentials(),
+            (Some("invalid_client"), _) | (None, 401) => self.advice_for_credentials().unwrap_or(
+                "check the client's id, secret and authentication method: \
+                     {ClientAuth|client_auth.method}",
+            ),
+            _ => self.advice_for_credentials().unwrap_or(
+                "check the client's registration: id, secret, authentication method, scope and \
+                 audience",
+            ),
         }
     }
 
-    fn advice_for_credentials(&self) -> &'static str {
+    /// Returns the advice about credentials with a special problem.
+    fn advice_for_credentials(&self) -> Option<&'static str> {
         if self.is_encoded {
-            "check the client's id and secret; if the server expects them without the \
-             form-encoding, use {ClientAuth::client_secret_basic_raw|the method \
-             client_secret_basic_raw in client_auth}"
+            Some(
+                "check the client's id and secret; if the server expects them without the \
+                 form-encoding, use {ClientAuth::client_secret_basic_raw|the client_auth.method \
+                 client_secret_basic_raw}",
+            )
         } else if self.auth.method() == "none" {
-            "check the client's id, and whether its registration requires another {ClientAuth|\
-             method in client_auth}"
+            Some(
+                "check the client's id, and whether its registration requires another \
+                 {ClientAuth|client_auth.method}",
+            )
         } else {
-            "check the client's registration: id, secret, authentication method, scope and audience"
+            None
         }
     }
+}
+
+/// Returns true for client errors that say neither that the client is rejected, nor what is wrong
+/// with its request.
+fn is_other_client_error(status: StatusCode) -> bool {
+    const KNOWN: [u16; 9] = [400, 401, 403, 404, 405, 407, 410, 415, 422];
+    status.is_client_error() && !is_transient_status(status) && !KNOWN.contains(&status.as_u16())
 }

@@ -133,36 +133,75 @@ impl Parser<'_> {
         match self.response.members(self.format.encoding) {
             Ok(object @ Value::Object(_)) => match self.error_response(&object) {
                 Some(error) => Err(error),
-                None if self.response.status.is_success() => {
-                    self.token_response(object).map_err(invalid_response)
-                }
+                None if self.response.status.is_success() => self.token_response(object),
                 None => Err(self.neither_token_nor_error(&Ok(object))),
             },
             other => Err(self.neither_token_nor_error(&other)),
         }
     }
 
-    fn token_response(&self, object: Value) -> Result<ParsedResponse, String> {
+    fn token_response(&self, object: Value) -> Result<ParsedResponse, TokenError> {
         let ResponseFormat { access_token, token_type, scope, .. } = self.format;
-        let value = match object.pointer(access_token) {
-            Some(Value::String(value)) => value,
-            Some(_) => return Err(format!("{access_token:?} is not a string")),
-            None => {
-                let text = self.error_text(&object);
-                let text = in_parentheses(text.as_deref());
-                return Err(format!("the response has no {access_token:?}{text}"));
-            }
+        let Some(Value::String(value)) = object.pointer(access_token) else {
+            return Err(self.no_access_token(&object));
         };
-        check_token_type(object.pointer(token_type))?;
+        self.check_token_type(&object, object.pointer(token_type))?;
         let now = self.response.latest_now();
         let (lifetime, unreadable) = read_lifetime(&object, self.format, now);
-        let access_token =
-            AccessToken::bearer(value).map_err(|error| error.message().to_owned())?;
+        let access_token = AccessToken::bearer(value).map_err(|error| {
+            invalid_response(error.message()).with_advice(
+                "check that {ResponseFormat::access_token|response_format.access_token} is the \
+                 position of the token, and report the invalid token to the provider",
+            )
+        })?;
         let mut access_token = access_token.with_unreadable_lifetime(unreadable);
         if let Some(scope) = parse_scope(object.pointer(scope)) {
             access_token = access_token.with_scope(scope);
         }
         Ok(ParsedResponse { access_token, lifetime, members: object })
+    }
+
+    fn no_access_token(&self, object: &Value) -> TokenError {
+        let pointer = &self.format.access_token;
+        let text = in_parentheses(self.error_text(object).as_deref());
+        let problem = match object.pointer(pointer) {
+            Some(_) => format!("{pointer:?} is not a string{text}"),
+            None => format!("the response has no {pointer:?}{text}"),
+        };
+        invalid_response(problem).with_advice(
+            "if the token is at another position, set \
+             {ResponseFormat::access_token|response_format.access_token}; if the response is an \
+             error, set {ResponseFormat::error|response_format.error}",
+        )
+    }
+
+    /// Accepts `Bearer` in any case (RFC 6749 §5.1), and a missing type.
+    fn check_token_type(
+        &self,
+        object: &Value,
+        token_type: Option<&Value>,
+    ) -> Result<(), TokenError> {
+        const OTHER_KNOWN_TYPES: [&str; 2] = ["dpop", "mac"];
+        let name = match token_type {
+            None | Some(Value::Null) => return Ok(()),
+            Some(Value::String(name)) if name.eq_ignore_ascii_case("bearer") => return Ok(()),
+            Some(name) => name.as_str().filter(|name| is_type_name(name)).unwrap_or_default(),
+        };
+        let name = self.redactor_of(object).clean(name);
+        let is_known = OTHER_KNOWN_TYPES.iter().any(|known| name.eq_ignore_ascii_case(known));
+        let advice = if is_known {
+            "configure the client at the authorization server for tokens of the type Bearer"
+        } else {
+            "if the token works as a bearer token, set \
+             {ResponseFormat::token_type|response_format.token_type} to a position without a \
+             member, such as /none, to ignore the type"
+        };
+        let problem = if name.is_empty() {
+            "the type of the token is not \"Bearer\"".to_owned()
+        } else {
+            format!("the type of the token is {name:?}, not \"Bearer\"")
+        };
+        Err(invalid_response(problem).with_advice(advice))
     }
 
     /// Returns an error if the object has an error, or a success flag that is not set.
@@ -233,9 +272,10 @@ impl Parser<'_> {
         let text = json.as_ref().ok().and_then(|object| self.error_text(object));
         if status.is_redirection() || !status.is_success() {
             let problem = if status.is_redirection() {
-                "a redirect is not followed, because the request contains the client's secret"
+                "; a redirect is not followed, because it could take the client's credentials to \
+                 another server"
             } else {
-                "without an OAuth error"
+                ", without an OAuth error"
             };
             let about = match json {
                 Err(_) if !self.response.body.is_empty() => {
@@ -244,7 +284,7 @@ impl Parser<'_> {
                 _ => None,
             };
             let shown = in_parentheses(text.as_deref().or(about.as_deref()));
-            let message = format!("the status is {status}, {problem}{shown}");
+            let message = format!("the status is {status}{problem}{shown}");
             let response = ErrorResponse { description: text, ..ErrorResponse::default() };
             let error = TokenError::new(TokenErrorKind::Server, message);
             let error = error.with_error_response(response);
@@ -308,19 +348,10 @@ fn non_empty_text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
-/// Accepts `Bearer` in any case (RFC 6749 §5.1), and a missing type.
-fn check_token_type(token_type: Option<&Value>) -> Result<(), String> {
-    const OTHER_KNOWN_TYPES: [&str; 2] = ["dpop", "mac"];
-    match token_type {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::String(name)) if name.eq_ignore_ascii_case("bearer") => Ok(()),
-        Some(Value::String(name))
-            if OTHER_KNOWN_TYPES.iter().any(|known| name.eq_ignore_ascii_case(known)) =>
-        {
-            Err(format!("the token is of type {name:?}, which needs more than \"Bearer\""))
-        }
-        Some(_) => Err("the token's type is not \"Bearer\"".into()),
-    }
+/// Returns true if a text can be shown as the type of a token: the position of the type may be that
+/// of a secret.
+fn is_type_name(text: &str) -> bool {
+    text.len() <= 24 && text.chars().all(|c| c.is_ascii_alphabetic() || "-_".contains(c))
 }
 
 fn parse_scope(scope: Option<&Value>) -> Option<String> {
@@ -333,7 +364,7 @@ fn parse_scope(scope: Option<&Value>) -> Option<String> {
     }
 }
 
-fn invalid_response(message: String) -> TokenError {
+fn invalid_response(message: impl Into<String>) -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, message)
 }
 
@@ -432,7 +463,8 @@ mod tests {
             (200, r#"["T0KEN"]"#, "not an object"),
             (200, r#"{"token":"T0KEN"}"#, "no \"/access_token\""),
             (200, r#"{"access_token":["T0KEN"]}"#, "not a string"),
-            (200, r#"{"access_token":"T0KEN\n"}"#, "not printable ASCII"),
+            (200, r#"{"access_token":"T0KEN\n"}"#, "ends with white space"),
+            (200, r#"{"access_token":"T0KEN\u0000T0KEN"}"#, "not printable ASCII"),
             (200, r#"{"access_token":"","x":"T0KEN"}"#, "is empty"),
             (200, r#"{"access_token":"T0KEN","token_type":"T0KEN"}"#, "not \"Bearer\""),
             (200, r#"{"access_token":"T0KEN","token_type":"mac"}"#, "\"mac\""),

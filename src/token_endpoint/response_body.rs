@@ -112,7 +112,7 @@ impl RawResponse {
         }
         let media_type = self.header_text(&CONTENT_TYPE)?.trim_start().to_ascii_lowercase();
         media_type.starts_with("application/x-www-form-urlencoded").then_some(
-            "read the response as a form: {ResponseFormat::form|encoding in response_format}",
+            "read the response as a form: {ResponseFormat::form|response_format.encoding}",
         )
     }
 

@@ -105,7 +105,8 @@ impl ResponseFormat {
         /// Sets the position of the access token. Default: `/access_token`.
         access_token
         /// Sets the position of the token type. Default: `/token_type`. A missing type means
-        /// `Bearer`.
+        /// `Bearer`. To ignore a type that the server calls otherwise, set a position without a
+        /// member, such as `/none`.
         token_type
         /// Sets the position of the lifetime in seconds: a number, or a string with a number.
         /// Default: `/expires_in`.

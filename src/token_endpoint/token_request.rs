@@ -106,7 +106,8 @@ impl TokenRequest {
     pub(super) fn check_parameters(&self) -> Result<(), TokenError> {
         let error = |name: &str, reason: &str| {
             let message = format!("the token request parameter {name:?} {reason}");
-            Err(TokenError::new(TokenErrorKind::Configuration, message))
+            Err(TokenError::new(TokenErrorKind::Configuration, message)
+                .with_advice("remove the parameter from the TokenRequest"))
         };
         for (name, _) in self.parameters.iter().skip(1) {
             if name == "grant_type" {

@@ -45,6 +45,9 @@ impl TokenResponse {
 
     /// Returns the text of the member at a JSON Pointer. Returns `None` if there is no such member,
     /// or if it is not a string.
+    ///
+    /// The members include the access token, a refresh token and other secrets: keep them out of
+    /// logs.
     #[must_use]
     pub fn text_at(&self, pointer: &str) -> Option<&str> {
         self.members.pointer(pointer)?.as_str()
@@ -59,6 +62,8 @@ impl TokenResponse {
 
     /// Returns the member at a JSON Pointer as JSON, whatever its type. Returns `None` if there is
     /// no such member. The empty pointer names the whole response.
+    ///
+    /// The JSON includes the access token, a refresh token and other secrets: keep it out of logs.
     #[must_use]
     pub fn json_at(&self, pointer: &str) -> Option<String> {
         self.members.pointer(pointer).map(Value::to_string)

@@ -355,7 +355,7 @@ fn invalid_values_are_errors_when_the_cache_is_built() {
         ),
         (
             "source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""),
-            "printable",
+            "white space",
         ),
         ("source = { type = 'static_basic', user = 'a:b', password = 'S3CRET' }".into(), "colon"),
         (

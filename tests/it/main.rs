@@ -8,6 +8,7 @@
     clippy::unchecked_time_subtraction
 )] // a panic is how a test fails
 
+mod advice;
 mod blocked_runtime;
 mod breaker;
 mod cancellation;
