@@ -102,8 +102,9 @@ pub enum TokenErrorKind {
     /// 429 or 5xx), only the error codes that RFC 6749 §5.2 and RFC 8707 §2 define have this kind;
     /// other responses are [`Server`](Self::Server) errors.
     Rejected,
-    /// The response contains no usable token: it is not JSON, too large, or has no `access_token`;
-    /// or the token cannot be a header value, or has expired already.
+    /// The response contains no usable token: it is not JSON, too large, or has no `access_token` or
+    /// no success flag where one is configured; or the token cannot be a header value, is longer
+    /// than [`max_token_bytes`](crate::TokenEndpoint::max_token_bytes), or has expired already.
     InvalidResponse,
     /// The [`TokenSource`](crate::TokenSource) panicked.
     Panicked,

@@ -72,7 +72,8 @@ impl RawResponse {
             [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&self.status);
         asked.max().or_else(|| {
             let resets = RATE_LIMIT_RESET.iter().flat_map(|name| self.values(name));
-            resets.filter(|_| is_limited).filter_map(|value| self.parse_reset(value)).max()
+            let left = resets.filter_map(|value| self.parse_reset(value)).max();
+            left.filter(|left| is_limited && !left.is_zero())
         })
     }
 
@@ -665,7 +666,7 @@ mod tests {
         assert_eq!(retry_after(429, &[(reset.clone(), in_a_minute)]), Some(60));
         assert_eq!(retry_after(503, &[(other_name, in_a_minute)]), Some(60));
         assert_eq!(retry_after(429, &[(reset.clone(), "60")]), Some(60));
-        assert_eq!(retry_after(429, &[(reset.clone(), "1769860000")]), Some(0), "it has passed");
+        assert_eq!(retry_after(429, &[(reset.clone(), "1769860000")]), None, "it has passed");
         assert_eq!(retry_after(429, &[(reset.clone(), "1e300")]), None);
         assert_eq!(retry_after(401, &[(reset.clone(), in_a_minute)]), None, "no rate limit");
         let both = [(reset, in_a_minute), (RETRY_AFTER, "5")];

@@ -24,7 +24,8 @@ impl TokenResponse {
 
     /// Returns the access token. Its lifetime is that of the response, or
     /// [`TokenEndpoint::default_lifetime`](crate::TokenEndpoint::default_lifetime), counted from
-    /// the moment at which the request was sent.
+    /// the moment at which the request was sent. A token without lifetime left has
+    /// [`TokenEndpoint::MIN_LIFETIME`](crate::TokenEndpoint::MIN_LIFETIME) from now on.
     #[must_use]
     pub fn access_token(&self) -> &AccessToken {
         &self.access_token

@@ -298,3 +298,15 @@ async fn error_is_about_the_metadata_url_that_is_in_trouble() {
         assert_eq!(server.take_requests(), expected);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn unavailable_metadata_is_transient_at_either_url() {
+    for (url, status, is_final) in
+        [(OAUTH, 503, false), (OPENID, 503, false), (OAUTH, 429, false), (OAUTH, 403, true)]
+    {
+        let server = Server::default();
+        server.respond(url, status, &json!({}));
+        let error = server.cache().token().await.unwrap_err();
+        assert_eq!(error.is_final(), is_final, "{url} {status}: {error}");
+    }
+}

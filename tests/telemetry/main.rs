@@ -117,9 +117,9 @@ fn endpoint() -> TokenEndpoint {
 
 /// Fetches a token with an `expires_in` that is not a number.
 async fn token_with_an_unreadable_lifetime() {
-    let transport = tower::service_fn(|_: http::Request<support::Body>| async {
+    let transport = tower::service_fn(|_: Request<support::Body>| async {
         let body = r#"{"access_token":"t","expires_in":"soon"}"#;
-        Ok::<_, std::convert::Infallible>(http::Response::new(support::Body::from(body)))
+        Ok::<_, std::convert::Infallible>(Response::new(support::Body::from(body)))
     });
     let auth = ClientAuth::none("id");
     let endpoint = TokenEndpoint::with_transport("https://as.test/token", auth, transport).unwrap();
@@ -444,6 +444,40 @@ mod tracing {
         let expected =
             [r#"reason="insufficient_scope""#, r#"reason="insufficient_user_authentication""#];
         assert_eq!(fields, expected);
+    }
+
+    #[cfg(feature = "config")]
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_lifetime_names_keys_and_members() {
+        let _alone = run_alone().await;
+        let config = "[source]\ntype = 'client_credentials'\ntoken_url = 'https://as.test/token'\n\
+                      client_auth = { method = 'none', client_id = 'me' }\n\
+                      response_format = { expires_at = '/at' }";
+        let config: tower_oauth::config::ProviderConfig = toml::from_str(config).unwrap();
+        let recorder = Recorder::default();
+        let guard = tracing::subscriber::set_default(recorder.clone());
+        for members in [r#""at":"T0KEN""#, r#""at":"T0KEN","expires_in":60"#] {
+            let body = format!(r#"{{"access_token":"T0KEN",{members}}}"#);
+            let transport = tower::service_fn(move |_: http::Request<Body>| {
+                let response = http::Response::new(Body::from(body.clone()));
+                std::future::ready(Ok::<_, std::convert::Infallible>(response))
+            });
+            let transport = tower::util::BoxCloneService::new(transport);
+            config.token_cache_with_transport(transport).unwrap().token().await.unwrap();
+        }
+        drop(guard);
+        let events = lock(&recorder.0).clone();
+        assert!(!format!("{events:?}").contains("T0KEN"));
+        let fields = events.iter().filter_map(|(_, fields)| {
+            fields.strip_prefix("token lifetime unreadable; cache=\"default\" ")
+        });
+        assert_eq!(
+            fields.collect::<Vec<_>>(),
+            [
+                r#"member="/at" used="default_lifetime" setting="response_format.expires_at""#,
+                r#"member="/at" used="/expires_in" setting="response_format.expires_at""#,
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]
