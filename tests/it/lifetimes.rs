@@ -75,7 +75,7 @@ impl Servers {
         TokenCache::new(ClientCredentials::new(endpoint))
     }
 
-    /// Sends one request each `interval` for half an hour. Returns the statuses other than 200 that
+    /// Sends one request each `interval` for ten minutes. Returns the statuses other than 200 that
     /// callers see.
     async fn failures(&self, interval: Duration) -> Vec<StatusCode> {
         let api = self.clone();
@@ -85,7 +85,7 @@ impl Servers {
             std::future::ready(Ok::<_, Infallible>(response))
         });
         let client = OAuthLayer::new(self.cache(), Origins::new([API]).unwrap()).layer(api);
-        let end = Instant::now() + Duration::from_secs(1800);
+        let end = Instant::now() + Duration::from_secs(600);
         let mut failures = Vec::new();
         while Instant::now() < end {
             let status = client.clone().oneshot(get("/")).await.unwrap().status();
@@ -103,13 +103,13 @@ impl Servers {
 #[tokio::test(start_paused = true)]
 async fn token_that_is_repeated_down_to_zero_fails_no_request() {
     for lifetime in [Duration::from_secs(60), Duration::from_millis(61_700)] {
-        for interval in [7, 50, 137, 1000, 1009, 2500].map(Duration::from_millis) {
+        for interval in [7, 137, 1000, 1009, 2500].map(Duration::from_millis) {
             let servers = Servers::new(lifetime);
             let failures = servers.failures(interval).await;
             assert!(failures.is_empty(), "every {interval:?}: {failures:?}");
             // The token is refreshed at half of what is left: after 30, 15, 8, 4, 2 and 1 s.
             let requests = servers.token_requests().len();
-            assert!((30..=30 * 11).contains(&requests), "every {interval:?}: {requests}");
+            assert!((10..=10 * 11).contains(&requests), "every {interval:?}: {requests}");
         }
     }
 }
@@ -133,7 +133,7 @@ async fn expires_in_zero_is_one_use_and_one_token_request_a_second() {
     let failures = servers.failures(Duration::from_millis(10)).await;
     assert!(failures.is_empty(), "{failures:?}");
     let requests = servers.token_requests();
-    assert!((1790..=1801).contains(&requests.len()), "{}", requests.len());
+    assert!((590..=601).contains(&requests.len()), "{}", requests.len());
     assert!(requests.windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1)));
 }
 
