@@ -213,10 +213,7 @@ impl Issuer {
         let invalid = |message| Err(TokenError::new(TokenErrorKind::InvalidResponse, message));
         let metadata = match response.json() {
             Ok(metadata) => metadata,
-            error => {
-                let redactor = Redactor::default();
-                return Err(response.not_an_object("its metadata", &error, &redactor));
-            }
+            error => return Err(response.not_an_object("its metadata", &error, redactor)),
         };
         // RFC 8414 §3.3: without this check, another server could pose as this issuer.
         match metadata["issuer"].as_str() {
