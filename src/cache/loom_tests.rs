@@ -301,7 +301,7 @@ fn close_during_the_end_of_a_refresh_leaves_no_caller_waiting() {
 fn subscriber_misses_neither_the_token_nor_the_close() {
     loom::model(|| {
         let core = CountingCore::with_generations(0);
-        let (mut guard, _) = core.start();
+        let (guard, _) = core.start();
         let mut changes = StatusChanges::new(Arc::clone(&core.core));
         let task = core.spawn(move |core| {
             core.run_refresh(guard);
