@@ -43,6 +43,15 @@ pub(super) struct Core {
     pub(super) setting_names: SettingNames,
 }
 
+/// The cause that takes a token out of use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum InvalidationCause {
+    /// The user of the cache asks for it.
+    Call,
+    /// A server has rejected the token.
+    Rejection,
+}
+
 impl Core {
     pub(super) fn new(
         limit: Option<RequestLimit>,
@@ -126,32 +135,24 @@ impl Core {
         is_current
     }
 
-    /// Takes the token out of use. Returns false if a newer one is there or the slot is empty.
-    pub(super) fn invalidate(&self, rejected: Generation) -> bool {
-        self.invalidate_locked(self.lock(), rejected)
-    }
-
-    /// Takes the token out of use after a rejection by a server, unless no new one may be requested.
-    pub(super) fn invalidate_rejected(&self, rejected: Generation) -> bool {
+    /// Takes the token out of use. Returns false if a newer one is there or the slot is empty, or if
+    /// a server has rejected the token and no new one may be requested.
+    pub(super) fn invalidate(&self, generation: Generation, cause: InvalidationCause) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
-        if self.slot.generation() != Some(rejected) || state.suppress_reason(now).is_some() {
+        let is_rejection = cause == InvalidationCause::Rejection;
+        if self.slot.generation() != Some(generation)
+            || (is_rejection && state.suppress_reason(now).is_some())
+        {
             return false;
         }
-        state.count_rejection(now);
-        self.invalidate_locked(state, rejected)
-    }
-
-    fn invalidate_locked(&self, mut state: MutexGuard<'_, State>, rejected: Generation) -> bool {
-        let is_current = self.slot.generation() == Some(rejected);
-        if is_current {
-            state.drop_later(self.slot.replace(None));
+        if is_rejection {
+            state.count_rejection(now);
         }
+        state.drop_later(self.slot.replace(None));
         release(state);
-        if is_current {
-            self.notify();
-        }
-        is_current
+        self.notify();
+        true
     }
 
     /// Returns the rejected token if it is in use and a new one may be requested now. Otherwise the

@@ -28,7 +28,7 @@ use loom::{
 };
 
 use super::{
-    core::Core,
+    core::{Core, InvalidationCause},
     single_flight::{Entry, RefreshGuard, RefreshHandle, join_or_start, start_if_stale},
     status::RefreshState,
     status_changes::StatusChanges,
@@ -91,7 +91,7 @@ impl CountingCore {
     fn with_generations(generations: u64) -> Self {
         let core = Self::with_wall_clock(Arc::default());
         for generation in 1..=generations {
-            core.generation().map(|rejected| core.core.invalidate(rejected));
+            core.generation().map(|rejected| core.invalidate(rejected));
             core.fetch();
             assert_eq!(core.number(), Some(generation));
         }
@@ -106,6 +106,10 @@ impl CountingCore {
 
     fn generation(&self) -> Option<Generation> {
         self.core.slot.generation()
+    }
+
+    fn invalidate(&self, generation: Generation) -> bool {
+        self.core.invalidate(generation, InvalidationCause::Call)
     }
 
     fn number(&self) -> Option<u64> {
@@ -177,11 +181,11 @@ fn rejections_of_two_generations_and_a_reader_cost_one_fetch() {
         let oldest = Generation::FIRST;
 
         let late = core.spawn(move |core| {
-            assert!(!core.core.invalidate(oldest), "a newer token is there or on its way");
+            assert!(!core.invalidate(oldest), "a newer token is there or on its way");
             core.token()
         });
         let rejected = core.spawn(move |core| {
-            assert!(core.core.invalidate(newest));
+            assert!(core.invalidate(newest));
             core.token()
         });
         let seen: Vec<_> =
@@ -207,7 +211,7 @@ fn rejection_during_a_background_refresh_spares_the_new_token() {
         let guard = start_if_stale(&core.core).expect("the token is stale");
         let task = core.spawn(move |core| core.run_refresh(guard));
         assert!(start_if_stale(&core.core).is_none(), "one refresh, and none for a fresh token");
-        core.core.invalidate(rejected);
+        core.invalidate(rejected);
         task.join().unwrap();
         assert_eq!((core.started(), core.number()), (1, Some(2)));
     });
@@ -229,7 +233,7 @@ fn token_rejected_while_a_sleep_is_detected_does_not_return() {
         let comparing = core.spawn(move |core| {
             core.core.compare_clocks(&token);
         });
-        assert!(core.core.invalidate(rejected));
+        assert!(core.invalidate(rejected));
         comparing.join().unwrap();
         assert_eq!(core.number(), None);
     });
@@ -327,7 +331,7 @@ fn loom_explores_more_than_one_interleaving() {
     loom::model(move || {
         let core = CountingCore::with_generations(1);
         let rejected = core.generation().unwrap();
-        let rejecting = core.spawn(move |core| core.core.invalidate(rejected));
+        let rejecting = core.spawn(move |core| core.invalidate(rejected));
         let token = core.token();
         rejecting.join().unwrap();
         into.lock().unwrap().insert(token.unwrap());

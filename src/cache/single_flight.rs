@@ -14,12 +14,13 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     cached_token::CachedToken,
     core::{Core, release},
-    state::{Activity, Outcome, OutcomeReceiver, State, closed, limit_reached},
+    state::{Activity, Outcome, OutcomeReceiver, RunningRefresh, State, closed, limit_reached},
     system_sleep::Timestamps,
 };
 use crate::{
     error::{SettingNames, TokenError, TokenErrorKind},
     source::{FetchContext, FetchReason},
+    sync::watch,
     telemetry::{Event, RefreshSpan, RequestCounter},
     token::{AccessToken, Generation, UnreadableLifetime},
 };
@@ -87,7 +88,8 @@ fn start(
     state: &mut State,
     context: FetchContext,
 ) -> (Box<RefreshGuard>, OutcomeReceiver) {
-    let receiver = state.start_refresh();
+    let (sender, receiver) = watch::channel(None);
+    state.set_refresh(RunningRefresh { sender, receiver: receiver.clone() });
     let replaces = state.last_token().map(CachedToken::generation);
     let core = Arc::clone(core);
     let guard = RefreshGuard { core, context, replaces, begin: None, is_ended: false };
@@ -287,7 +289,10 @@ fn shut_down() -> TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cache::system_sleep::WallClock, telemetry::Telemetry};
+    use crate::{
+        cache::{core::InvalidationCause, system_sleep::WallClock},
+        telemetry::Telemetry,
+    };
 
     fn start(core: &Arc<Core>) -> Box<RefreshGuard> {
         match join_or_start(core) {
@@ -342,11 +347,11 @@ mod tests {
         let core = core();
         start(&core).finish(token());
         let rejected = core.slot.generation().unwrap();
-        assert!(core.invalidate(rejected));
+        assert!(core.invalidate(rejected, InvalidationCause::Call));
         let mut guard = start(&core);
-        assert!(!core.invalidate(rejected));
+        assert!(!core.invalidate(rejected, InvalidationCause::Call));
         guard.finish(token());
-        assert!(!core.invalidate(rejected));
+        assert!(!core.invalidate(rejected, InvalidationCause::Call));
         assert_eq!(core.slot.generation(), Some(rejected.next()));
     }
 
@@ -357,7 +362,7 @@ mod tests {
         assert_eq!(first.context().reason(), FetchReason::First);
         first.finish(token());
         let generation = core.slot.generation().unwrap();
-        core.invalidate(generation);
+        core.invalidate(generation, InvalidationCause::Call);
         let context = start(&core).context();
         assert_eq!(context.reason(), FetchReason::Rejected);
         assert_eq!(context.rejected_token().unwrap().expose_secret(), "t");

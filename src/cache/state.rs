@@ -23,9 +23,9 @@ pub(super) type OutcomeSender = watch::Sender<Option<Outcome>>;
 pub(super) type OutcomeReceiver = watch::Receiver<Option<Outcome>>;
 
 /// Both ends of the channel of a running refresh.
-struct RunningRefresh {
-    sender: OutcomeSender,
-    receiver: OutcomeReceiver,
+pub(super) struct RunningRefresh {
+    pub(super) sender: OutcomeSender,
+    pub(super) receiver: OutcomeReceiver,
 }
 
 /// The work that is under way or possible to obtain the next token.
@@ -147,11 +147,8 @@ impl State {
         self.refresh.as_ref().map(|refresh| &refresh.receiver)
     }
 
-    /// Starts a refresh. Returns the receiver of its outcome.
-    pub(super) fn start_refresh(&mut self) -> OutcomeReceiver {
-        let (sender, receiver) = watch::channel(None);
-        self.refresh = Some(RunningRefresh { sender, receiver: receiver.clone() });
-        receiver
+    pub(super) fn set_refresh(&mut self, refresh: RunningRefresh) {
+        self.refresh = Some(refresh);
     }
 
     /// Counts a token request. Returns the end of the period if the limit allows no other one.

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     cached_token::{CachedToken, TokenRecord},
-    core::Core,
+    core::{Core, InvalidationCause},
     fetch_task,
     freshness::Freshness,
     single_flight::{Entry, RefreshGuard, join_or_start, start_if_stale},
@@ -141,7 +141,7 @@ impl TokenCache {
     /// that a late rejection costs nothing.
     #[allow(clippy::must_use_candidate)] // called for its effect
     pub fn invalidate(&self, rejected: Generation) -> bool {
-        self.core().invalidate(rejected)
+        self.core().invalidate(rejected, InvalidationCause::Call)
     }
 
     /// Gets a token before the first request needs one. After a transient error, such as a server

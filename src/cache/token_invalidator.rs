@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{cached_token::RejectedToken, core::Core};
+use super::{
+    cached_token::RejectedToken,
+    core::{Core, InvalidationCause},
+};
 use crate::{
     telemetry::{SuppressReason, Telemetry},
     token::Generation,
@@ -28,7 +31,7 @@ impl TokenInvalidator {
     /// Takes a rejected token out of use, unless no new one may be requested now. Returns true if
     /// the token was still in use and was taken out of use.
     pub(crate) fn invalidate(&self, rejected: Generation) -> bool {
-        self.0.invalidate_rejected(rejected)
+        self.0.invalidate(rejected, InvalidationCause::Rejection)
     }
 
     /// Records that a refresh which a rejection caused has helped.

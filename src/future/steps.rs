@@ -18,7 +18,7 @@ use crate::{
     attach::{Attachment, attach},
     cache::CachedToken,
     error::{BoxError, TokenError, TokenErrorKind},
-    rejection::RejectionOutcome,
+    rejection::{Assessment, RejectionOutcome},
     replay::{Replay, SavedRequest},
     telemetry::Event,
 };
@@ -48,22 +48,24 @@ where
         AttemptKind::First(retry) => (None, retry.map(|retry| *retry)),
         AttemptKind::Retry(retry) => (Some(retry.cause), retry.another),
     };
-    let Some(rejection) = shared.rejections.rejection(token, &response) else {
+    let assessment = shared.rejections.assess(token, &response);
+    if assessment != Assessment::Rejected {
         let caused_refresh = cause.map(|cause| cause.caused_refresh);
-        shared.rejections.on_accepted(token, &mut response, caused_refresh);
+        shared.rejections.on_accepted(token, &mut response, assessment, caused_refresh);
         return ControlFlow::Break(Ok(response));
-    };
+    }
+    let status = response.status();
     // A token that was already being fetched when the first attempt was rejected may have been
     // revoked together with the rejected one. Its retry does not count.
     if cause.is_some_and(|cause| {
         !shared.tokens.was_requested_before(token.generation, cause.rejected_at)
     }) {
-        shared.rejections.on_retry_rejected(rejection);
+        shared.rejections.on_retry_rejected(token, status);
         return ControlFlow::Break(Ok(response));
     }
     let retry = retry.filter(|retry| retry.replay.can_replay(retry.saved.body()));
     let rejected_at = Instant::now();
-    let caused_refresh = match shared.rejections.on_rejection(rejection, retry.is_some()) {
+    let caused_refresh = match shared.rejections.on_rejection(token, status, retry.is_some()) {
         RejectionOutcome::Invalidated => true,
         RejectionOutcome::Late => false,
         RejectionOutcome::Suppressed => return ControlFlow::Break(Ok(response)),
@@ -98,13 +100,8 @@ where
         {
             match saved.restore(|body| replay.replay(body)) {
                 Some(request) => {
-                    let may_be_revoked =
-                        shared.tokens.was_requested_before(token.generation(), cause.rejected_at);
-                    let (request, saved) = if may_be_revoked && !cause.is_last {
-                        save_again(&replay, request)
-                    } else {
-                        (request, None)
-                    };
+                    let (request, saved) =
+                        if cause.is_last { (request, None) } else { save_again(&replay, request) };
                     // The response goes first: an unread body may hold the connection or the permit
                     // that the retry waits for.
                     drain = Drain::new(response);

@@ -24,13 +24,6 @@ pub(crate) struct RejectionHandler {
     includes_success: bool,
 }
 
-/// A response has rejected a token.
-#[derive(Clone, Copy)]
-pub(crate) struct Rejection {
-    pub(crate) token: AttachedToken,
-    status: StatusCode,
-}
-
 /// The consequence of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RejectionOutcome {
@@ -58,29 +51,21 @@ impl RejectionHandler {
         self.includes_success || self.breaker.watches_acceptances()
     }
 
-    /// Returns the rejection if the response rejects the token. Reports a 401 that a new token
-    /// would not change.
-    pub(crate) fn rejection<B>(
-        &self,
-        token: AttachedToken,
-        response: &Response<B>,
-    ) -> Option<Rejection> {
-        let (status, headers) = (response.status(), response.headers());
-        match self.criteria.assess(status, headers, token.scheme) {
-            Assessment::Accepted => None,
-            Assessment::Rejected => Some(Rejection { token, status }),
-            Assessment::NotCausedByToken(reason) => {
-                self.emit(Event::RefreshSuppressed { generation: token.generation.get(), reason });
-                None
-            }
-        }
+    /// Returns the meaning of a response for its token.
+    pub(crate) fn assess<B>(&self, token: AttachedToken, response: &Response<B>) -> Assessment {
+        self.criteria.assess(response.status(), response.headers(), token.scheme)
     }
 
     /// Takes the rejected token out of use, unless the breaker is open or no new token may be
     /// requested. `can_retry` is true if the request will be sent again with a new token.
-    pub(crate) fn on_rejection(&self, rejection: Rejection, can_retry: bool) -> RejectionOutcome {
-        self.emit_rejected(rejection);
-        let AttachedToken { generation, origin, .. } = rejection.token;
+    pub(crate) fn on_rejection(
+        &self,
+        token: AttachedToken,
+        status: StatusCode,
+        can_retry: bool,
+    ) -> RejectionOutcome {
+        let AttachedToken { generation, origin, .. } = token;
+        self.emit_rejected(token, status);
         let permission = self.tokens.replaceable(generation).map(|rejected| {
             // Asked without a lock of the cache.
             self.breaker.request_refresh(origin, rejected, can_retry)
@@ -103,33 +88,35 @@ impl RejectionHandler {
     }
 
     /// Handles the rejection of a retry that is not repeated.
-    pub(crate) fn on_retry_rejected(&self, rejection: Rejection) {
-        let AttachedToken { generation, origin, .. } = rejection.token;
-        self.emit_rejected(rejection);
+    pub(crate) fn on_retry_rejected(&self, token: AttachedToken, status: StatusCode) {
+        let AttachedToken { generation, origin, .. } = token;
+        self.emit_rejected(token, status);
         self.emit(Event::RetryRejected { generation: generation.get() });
         self.breaker.retry_rejected(origin, generation);
     }
 
-    /// Handles a response that does not reject its token. `caused_refresh` is `None` for a first
+    /// Handles a response that does not reject its token, according to its assessment. Reports a 401
+    /// that a new token would not change. `caused_refresh` is `None` for a first
     /// attempt. For a retry it is true if the rejection of the first attempt caused the refresh,
     /// which has helped then. A gRPC call is accepted or rejected when its trailers arrive.
     pub(crate) fn on_accepted<B: 'static>(
         self: &Arc<Self>,
         token: AttachedToken,
         response: &mut Response<B>,
+        assessment: Assessment,
         caused_refresh: Option<bool>,
     ) {
+        if let Assessment::NotCausedByToken(reason) = assessment {
+            self.emit(Event::RefreshSuppressed { generation: token.generation.get(), reason });
+        }
         let status = response.status();
         #[cfg(feature = "tonic")]
         if self.criteria.grpc {
             let handler = Arc::clone(self);
-            let on_trailers = move |is_rejection| {
-                let rejection = Rejection { token, status };
-                match (is_rejection, caused_refresh) {
-                    (false, _) => handler.on_success(token, caused_refresh),
-                    (true, None) => drop(handler.on_rejection(rejection, false)),
-                    (true, Some(_)) => handler.on_retry_rejected(rejection),
-                }
+            let on_trailers = move |is_rejection| match (is_rejection, caused_refresh) {
+                (false, _) => handler.on_success(token, caused_refresh),
+                (true, None) => drop(handler.on_rejection(token, status, false)),
+                (true, Some(_)) => handler.on_retry_rejected(token, status),
             };
             if super::grpc_trailers::watch(response, on_trailers) {
                 return;
@@ -157,7 +144,7 @@ impl RejectionHandler {
         }
     }
 
-    fn emit_rejected(&self, Rejection { token, status }: Rejection) {
+    fn emit_rejected(&self, token: AttachedToken, status: StatusCode) {
         let generation = token.generation.get();
         self.emit(Event::Rejected { generation, status: status.as_u16() });
     }
@@ -184,14 +171,16 @@ mod tests {
         let generation = tokens.token().await.unwrap().generation();
         let origin = origins.find(&"/".parse().unwrap()).unwrap();
         let token = AttachedToken { generation, scheme: Scheme::Bearer, origin };
-        let rejection = Rejection { token, status: StatusCode::UNAUTHORIZED };
         let criteria = RejectionCriteria::default();
         let handler = RejectionHandler::new(&tokens, criteria, Arc::clone(&breaker));
 
         // The first rejection has its permission, but has not invalidated the token yet.
         let rejected = handler.tokens.replaceable(generation).unwrap();
         assert_eq!(breaker.request_refresh(origin, rejected, true), Permission::Given);
-        assert_eq!(handler.on_rejection(rejection, true), RejectionOutcome::Late);
+        assert_eq!(
+            handler.on_rejection(token, StatusCode::UNAUTHORIZED, true),
+            RejectionOutcome::Late
+        );
         assert!(tokens.current().is_none());
     }
 }

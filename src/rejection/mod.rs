@@ -16,5 +16,5 @@ mod grpc_trailers;
 mod handler;
 
 pub(crate) use breaker::Breaker;
-pub(crate) use criteria::RejectionCriteria;
+pub(crate) use criteria::{Assessment, RejectionCriteria};
 pub(crate) use handler::{RejectionHandler, RejectionOutcome};
