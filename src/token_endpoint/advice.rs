@@ -36,6 +36,10 @@ pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
         TokenErrorKind::Configuration => {
             "use one of these methods: {ClientAuth|client_auth.method}"
         }
+        TokenErrorKind::Server if error.status().is_some_and(|status| status.is_redirection()) => {
+            "redirects are not followed: if the metadata is on another server, name that with \
+             {Issuer::discover_at|discover_at}, or use {a token URL|token_url} instead"
+        }
         TokenErrorKind::Server => {
             "check {the issuer|issuer}; if the server publishes no metadata, use {a token URL|\
              token_url} instead"

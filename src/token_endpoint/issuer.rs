@@ -23,9 +23,11 @@ use crate::{
 /// is found.
 ///
 /// The metadata of the server is fetched before the first token request (RFC 8414 §3, or `OpenID`
-/// Connect Discovery 1.0 §4). The issuer in the metadata must be identical to this one. If the
-/// metadata lists client authentication methods, that of the endpoint must be among them. The
-/// metadata is kept until a token request fails. Clones share it.
+/// Connect Discovery 1.0 §4). If the first well-known URL has none, or that of another issuer, the
+/// other ones are tried. Redirects are not followed. The issuer in the metadata must be identical
+/// to this one. If the metadata lists client authentication methods, that of the endpoint must be
+/// among them, except for [`ClientAuth::none`](crate::ClientAuth::none). The metadata is kept until
+/// a token request fails. Clones share it.
 ///
 /// `http` is accepted for this machine only, as for a [`TokenUrl`](crate::TokenUrl).
 ///
@@ -162,34 +164,59 @@ impl Issuer {
         *lock(&self.metadata) = None;
     }
 
+    /// Returns the metadata from the first of its well-known URLs that has it.
+    ///
+    /// Other servers may answer at the other URLs: with a page for each unknown path, or with
+    /// metadata of another issuer behind the same host.
     async fn fetch_metadata(
         &self,
         round_trip: &RoundTrip,
         redactor: &Redactor,
     ) -> Result<Metadata, TokenError> {
-        let [oauth, openid] = self.metadata_urls();
-        let mut response = get(&oauth, round_trip, redactor).await?;
-        // A server that asks for a pause gets no second request.
-        if response.status != StatusCode::OK && !is_overloaded(&response) {
-            let openid = get(&openid, round_trip, redactor).await?;
-            // A server in trouble at the first URL may have its metadata there, and nothing at the
-            // second one.
-            if openid.status == StatusCode::OK || !is_transient_status(response.status) {
-                response = openid;
+        let [first, second, third] = self.metadata_urls();
+        let mut error = match self.metadata_at(&first, round_trip, redactor).await {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        let others = [Some(&second), (third != second).then_some(&third)];
+        for url in others.into_iter().flatten() {
+            if ends_discovery(&error) {
+                break;
+            }
+            match self.metadata_at(url, round_trip, redactor).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(other) if relevance(&other) > relevance(&error) => error = other,
+                Err(_) => {}
             }
         }
+        Err(error)
+    }
+
+    async fn metadata_at(
+        &self,
+        url: &Uri,
+        round_trip: &RoundTrip,
+        redactor: &Redactor,
+    ) -> Result<Metadata, TokenError> {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = url.clone();
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let response = round_trip.send(request, redactor).await?;
         self.parse_metadata(&response, redactor).map_err(|error| {
             error.with_status(response.status).with_retry_after(response.retry_after())
         })
     }
 
-    /// Returns the two well-known URLs. RFC 8414 §3.1 inserts its path before the path of the
-    /// issuer; `OpenID` Connect Discovery 1.0 §4 appends it.
-    fn metadata_urls(&self) -> [Uri; 2] {
+    /// Returns the well-known URLs. RFC 8414 §3.1 inserts its path before the path of the issuer,
+    /// `OpenID` Connect Discovery 1.0 §4 appends it, and some servers insert that path as well
+    /// (RFC 8414 §5). The last two are equal if the issuer has no path.
+    fn metadata_urls(&self) -> [Uri; 3] {
         let path = self.discovery_url.path().trim_end_matches('/');
         [
             format!("/.well-known/oauth-authorization-server{path}"),
             format!("{path}/.well-known/openid-configuration"),
+            format!("/.well-known/openid-configuration{path}"),
         ]
         .map(|path| {
             let mut parts = self.discovery_url.clone().into_parts();
@@ -205,7 +232,7 @@ impl Issuer {
     ) -> Result<Metadata, TokenError> {
         if response.status != StatusCode::OK {
             let message = format!(
-                "there is no metadata at either of its well-known URLs: the status is {}",
+                "there is no metadata at its well-known URLs: the status is {}",
                 response.status
             );
             return Err(TokenError::new(TokenErrorKind::Server, message));
@@ -253,9 +280,11 @@ impl Issuer {
     }
 }
 
+/// Checks that the server supports the method, before a secret is sent. A client without a secret is
+/// not checked: it may be authenticated by its TLS certificate (RFC 8705), or be public.
 fn check_method(metadata: &Metadata, method: &str, redactor: &Redactor) -> Result<(), TokenError> {
     let Some(supported) = &metadata.methods else { return Ok(()) };
-    if supported.iter().any(|supported| supported == method) {
+    if method == "none" || supported.iter().any(|supported| supported == method) {
         return Ok(());
     }
     let supported = redactor.clean(&supported.join(", "));
@@ -264,22 +293,24 @@ fn check_method(metadata: &Metadata, method: &str, redactor: &Redactor) -> Resul
     Err(TokenError::new(TokenErrorKind::Configuration, message))
 }
 
-async fn get(
-    url: &Uri,
-    round_trip: &RoundTrip,
-    redactor: &Redactor,
-) -> Result<RawResponse, TokenError> {
-    let mut request = Request::new(Bytes::new());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.clone();
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    round_trip.send(request, redactor).await
+/// Returns true if the server could not be reached, or asks for fewer requests (RFC 6585 §4,
+/// RFC 9110 §10.2.3): it gets no further request.
+fn ends_discovery(error: &TokenError) -> bool {
+    match error.status() {
+        None | Some(StatusCode::TOO_MANY_REQUESTS) => true,
+        Some(status) => status.is_server_error() && error.retry_after().is_some(),
+    }
 }
 
-/// Returns true if the server asks for fewer requests (RFC 6585 §4, RFC 9110 §10.2.3).
-fn is_overloaded(response: &RawResponse) -> bool {
-    response.status == StatusCode::TOO_MANY_REQUESTS
-        || (response.status.is_server_error() && response.retry_after().is_some())
+/// Returns the rank of the error about one URL among those about the others. A server in trouble
+/// may have its metadata there. A document says more than its absence.
+fn relevance(error: &TokenError) -> u8 {
+    match error.status() {
+        _ if ends_discovery(error) => 3,
+        Some(status) if is_transient_status(status) => 2,
+        Some(status) if status.is_success() => 1,
+        _ => 0,
+    }
 }
 
 fn parse(issuer: &str) -> Result<Uri, ConfigError> {
@@ -310,7 +341,7 @@ fn check(issuer: &str) -> Result<Uri, &'static str> {
 mod tests {
     use super::*;
 
-    fn metadata_urls(issuer: &str) -> [String; 2] {
+    fn metadata_urls(issuer: &str) -> [String; 3] {
         issuer.parse::<Issuer>().unwrap().metadata_urls().map(|url| url.to_string())
     }
 
@@ -320,6 +351,7 @@ mod tests {
             metadata_urls("https://example.com"),
             [
                 "https://example.com/.well-known/oauth-authorization-server",
+                "https://example.com/.well-known/openid-configuration",
                 "https://example.com/.well-known/openid-configuration"
             ]
         );
@@ -327,7 +359,8 @@ mod tests {
             metadata_urls("https://example.com/issuer1/"),
             [
                 "https://example.com/.well-known/oauth-authorization-server/issuer1",
-                "https://example.com/issuer1/.well-known/openid-configuration"
+                "https://example.com/issuer1/.well-known/openid-configuration",
+                "https://example.com/.well-known/openid-configuration/issuer1"
             ]
         );
     }

@@ -23,6 +23,7 @@ use crate::support::{lock, wait_for_backoff};
 const ISSUER: &str = "https://as.test/tenant";
 const OAUTH: &str = "https://as.test/.well-known/oauth-authorization-server/tenant";
 const OPENID: &str = "https://as.test/tenant/.well-known/openid-configuration";
+const OPENID_INSERTED: &str = "https://as.test/.well-known/openid-configuration/tenant";
 const TOKEN: &str = "https://as.test/tenant/token";
 
 /// An authorization server with one fixed response per URL. All other URLs get a 404.
@@ -56,6 +57,10 @@ impl Server {
     }
 
     fn endpoint(&self, issuer: Issuer) -> TokenEndpoint {
+        self.endpoint_with(issuer, ClientAuth::client_secret_basic("id", "S3CRET"))
+    }
+
+    fn endpoint_with(&self, issuer: Issuer, auth: ClientAuth) -> TokenEndpoint {
         let server = self.clone();
         let transport = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let mut state = lock(&server.0);
@@ -74,7 +79,6 @@ impl Server {
             let response = response.body(Full::<Bytes>::from(body)).unwrap();
             std::future::ready(Ok::<_, Infallible>(response))
         });
-        let auth = ClientAuth::client_secret_basic("id", "S3CRET");
         let transport = BoxCloneService::new(transport);
         TokenEndpoint::with_transport(issuer, auth, transport).unwrap()
     }
@@ -113,6 +117,72 @@ async fn openid_metadata_is_used_without_oauth_metadata() {
         server.take_requests(),
         [format!("GET {OAUTH}"), format!("GET {OPENID}"), format!("POST {TOKEN}")]
     );
+}
+
+/// Other servers behind the same host may answer at a well-known URL: with a page for each unknown
+/// path, with metadata of another issuer, or without a token endpoint.
+#[tokio::test(start_paused = true)]
+async fn metadata_is_used_from_the_first_url_that_has_it() {
+    for other in [
+        json!("<!doctype html>"),
+        json!({ "issuer": "https://as.test", "token_endpoint": "https://as.test/token" }),
+        json!({ "issuer": ISSUER }),
+        json!({}),
+    ] {
+        for status in [200, 301, 401, 404, 406, 500] {
+            let server = Server::default();
+            server.respond(OAUTH, status, &other);
+            server.respond(OPENID, status, &other);
+            server.respond(OPENID_INSERTED, 200, &metadata());
+            server.respond(TOKEN, 200, &token());
+            server.cache().token().await.unwrap_or_else(|error| panic!("{status} {other} {error}"));
+            let expected = [
+                format!("GET {OAUTH}"),
+                format!("GET {OPENID}"),
+                format!("GET {OPENID_INSERTED}"),
+                format!("POST {TOKEN}"),
+            ];
+            assert_eq!(server.take_requests(), expected);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn issuer_without_a_path_has_two_metadata_urls() {
+    let server = Server::default();
+    let endpoint = server.endpoint("https://as.test/".parse().unwrap());
+    endpoint.send(TokenRequest::new("x")).await.unwrap_err();
+    let expected = ["oauth-authorization-server", "openid-configuration"];
+    let expected = expected.map(|name| format!("GET https://as.test/.well-known/{name}"));
+    assert_eq!(server.take_requests(), expected);
+}
+
+/// A client with a certificate sends no secret. The metadata lists its method by the name
+/// `tls_client_auth` (RFC 8705 §2.1.1).
+#[tokio::test(start_paused = true)]
+async fn client_without_a_secret_is_not_checked_against_the_methods() {
+    for methods in [json!(["tls_client_auth"]), json!(["client_secret_basic"]), json!([])] {
+        let server = Server::default();
+        let mut document = metadata();
+        document["token_endpoint_auth_methods_supported"] = methods;
+        server.respond(OAUTH, 200, &document);
+        server.respond(TOKEN, 200, &token());
+        let endpoint = server.endpoint_with(ISSUER.parse().unwrap(), ClientAuth::none("id"));
+        endpoint.send(TokenRequest::new("x")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirect_of_metadata_is_an_error_with_advice() {
+    for status in [301, 302, 303, 307, 308] {
+        let server = Server::default();
+        for url in [OAUTH, OPENID, OPENID_INSERTED] {
+            server.respond(url, status, &json!({}));
+        }
+        let error = server.cache().token().await.unwrap_err();
+        assert_eq!(error.status().unwrap(), status);
+        assert!(error.to_string().contains("Issuer::discover_at"), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +240,8 @@ async fn invalid_metadata_is_an_error_before_a_secret_is_sent() {
         let error = server.cache().token().await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
         assert!(error.to_string().contains(said), "{error}");
-        assert_eq!(server.take_requests(), [format!("GET {OAUTH}")]);
+        let requests = server.take_requests();
+        assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
     }
 }
 
@@ -237,7 +308,8 @@ async fn back_channel_must_name_exactly_the_expected_issuer() {
         let place = format!("issuer {ISSUER} (discovered at {BACK_CHANNEL}): ");
         assert!(message.starts_with(&place), "{message}");
         assert!(message.contains(&format!("another issuer, {named:?}")), "{message}");
-        assert_eq!(server.take_requests(), [format!("GET {BACK_CHANNEL_OAUTH}")]);
+        let requests = server.take_requests();
+        assert!(requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
     }
 }
 
@@ -284,17 +356,27 @@ async fn retry_after_of_metadata_is_honoured() {
     }
 }
 
+/// A document with status 200 has no issuer here.
 #[tokio::test(start_paused = true)]
-async fn error_is_about_the_metadata_url_that_is_in_trouble() {
-    for (oauth, openid, expected) in
-        [(404, 404, 404), (503, 404, 503), (404, 503, 503), (503, 500, 503), (403, 404, 404)]
-    {
+async fn error_is_about_the_metadata_url_that_says_most() {
+    for (statuses, expected) in [
+        ([404, 404, 404], 404),
+        ([503, 404, 404], 503),
+        ([404, 503, 404], 503),
+        ([404, 404, 503], 503),
+        ([503, 500, 404], 503),
+        ([403, 404, 404], 403),
+        ([200, 404, 404], 200),
+        ([404, 200, 404], 200),
+        ([200, 404, 503], 503),
+    ] {
         let server = Server::default();
-        server.respond(OAUTH, oauth, &json!({}));
-        server.respond(OPENID, openid, &json!({}));
+        for (url, status) in [OAUTH, OPENID, OPENID_INSERTED].into_iter().zip(statuses) {
+            server.respond(url, status, &json!({}));
+        }
         let error = server.cache().token().await.unwrap_err();
-        assert_eq!(error.status().unwrap(), expected, "{oauth} and {openid}");
-        let expected = [format!("GET {OAUTH}"), format!("GET {OPENID}")];
+        assert_eq!(error.status().unwrap(), expected, "{statuses:?}");
+        let expected = [OAUTH, OPENID, OPENID_INSERTED].map(|url| format!("GET {url}"));
         assert_eq!(server.take_requests(), expected);
     }
 }
