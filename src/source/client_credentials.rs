@@ -46,8 +46,9 @@ impl ClientCredentials {
         Self { endpoint, scope: None, audience: None, resource: Vec::new(), parameters: Vec::new() }
     }
 
-    /// Sets the requested scope: one or more values, separated by spaces (RFC 6749 §3.3). Default:
-    /// none, for which the server uses a default scope of its own.
+    /// Sets the requested scope: one or more values, separated by spaces (RFC 6749 §3.3). Other
+    /// white space, such as line breaks, is sent as a space. Default: none, for which the server
+    /// uses a default scope of its own.
     ///
     /// A server may grant less. [`AccessToken::scope`] has the granted scope, and an
     /// [event](crate::docs::telemetry) names the values that are missing.
@@ -105,7 +106,8 @@ impl ClientCredentials {
     fn request(&self) -> TokenRequest {
         let mut request = TokenRequest::new("client_credentials");
         if let Some(scope) = &self.scope {
-            request = request.parameter("scope", scope);
+            let values: Vec<_> = scope.split_whitespace().collect();
+            request = request.parameter("scope", values.join(" "));
         }
         if let Some(audience) = &self.audience {
             request = request.parameter("audience", audience);

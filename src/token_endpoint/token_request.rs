@@ -42,7 +42,8 @@ impl TokenRequest {
     }
 
     /// Adds a parameter that is not secret: an error shows its value if the server repeats it. A
-    /// name can be added more than once, for parameters such as `resource` (RFC 8707 §2).
+    /// name can be added more than once, for parameters such as `resource` (RFC 8707 §2). A
+    /// parameter with an empty value is not sent (RFC 6749 §3.2).
     ///
     /// The parameters of client authentication are added by
     /// [`TokenEndpoint::send`](crate::TokenEndpoint::send).
@@ -122,11 +123,14 @@ impl TokenRequest {
 
     /// Returns the HTTP request, and a redactor for the secrets in it.
     pub(super) fn into_http_request(
-        self,
+        mut self,
         uri: &Uri,
         format: RequestFormat,
         headers: &HeaderMap,
     ) -> (Request<Bytes>, Redactor) {
+        // Servers must treat a parameter without a value as if it were omitted (RFC 6749 §3.2), but
+        // some reject it.
+        self.parameters.retain(|(_, value)| !value.is_empty());
         let mut request = Request::new(Bytes::from_owner(format.encode(&self.parameters)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();

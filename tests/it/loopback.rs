@@ -199,7 +199,8 @@ where
                 });
                 let mut server = auto::Builder::new(TokioExecutor::new());
                 server.http2().max_concurrent_streams(2000);
-                server.serve_connection(TokioIo::new(stream), service).await.ok();
+                let stream = TokioIo::new(stream);
+                server.serve_connection_with_upgrades(stream, service).await.ok();
             });
         }
     });

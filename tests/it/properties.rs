@@ -632,9 +632,11 @@ mod requests {
         String::from_utf8(decoded).unwrap()
     }
 
+    /// Returns the parameters that are sent: those with a value (RFC 6749 §3.2).
     fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs {
+        let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
         let mut pairs: Pairs =
-            pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         pairs.sort();
         pairs
     }
@@ -721,6 +723,10 @@ mod requests {
                     others
                         .iter()
                         .fold(grant, |grant, (name, value)| grant.parameter(name, value).unwrap())
+                });
+                let scope = scope.map(|scope| {
+                    // Values are separated by one space.
+                    scope.split_whitespace().collect::<Vec<_>>().join(" ")
                 });
                 let own = [("scope", &scope), ("audience", &audience)];
                 let own =
