@@ -73,12 +73,15 @@ impl AccessToken {
 
     /// Creates a bearer token without a known expiry and scope.
     ///
+    /// A `Bearer ` in front of it, as in the value of the header, is not part of the token. Some
+    /// servers and files have it.
+    ///
     /// # Errors
     ///
     /// [`TokenErrorKind::InvalidResponse`] if `token` is empty, begins or ends with white space, or
     /// has a character that is not printable ASCII (RFC 6749 §A.12).
     pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
-        let token = token.as_ref();
+        let token = without_scheme(token.as_ref());
         let invalid = |problem| TokenError::new(TokenErrorKind::InvalidResponse, problem);
         if token.is_empty() {
             return Err(invalid("the access token is empty"));
@@ -263,6 +266,14 @@ pub(crate) fn usable_age(lifetime: Duration) -> Duration {
     lifetime.saturating_sub((lifetime / 10).min(AccessToken::MAX_EXPIRY_MARGIN))
 }
 
+/// Removes the name of the scheme, in any case, from the value of an `Authorization` header.
+pub(crate) fn without_scheme(token: &str) -> &str {
+    match token.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("Bearer") => rest.trim_start(),
+        _ => token,
+    }
+}
+
 /// Returns the credentials of HTTP Basic authentication (RFC 7617 §2), without the scheme.
 pub(crate) fn basic_credentials(user: &str, password: &str) -> Zeroizing<String> {
     // Allocated once: a string that grows would leave a copy behind.
@@ -302,6 +313,24 @@ mod tests {
             let error = AccessToken::bearer(bad).unwrap_err();
             assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
             assert!(!format!("{error} {error:?}").contains("T0KEN"), "{error}");
+        }
+    }
+
+    #[test]
+    fn name_of_the_scheme_is_not_part_of_the_token() {
+        for text in ["T0KEN", "Bearer T0KEN", "bearer T0KEN", "BEARER  T0KEN"] {
+            let token = AccessToken::bearer(text).unwrap();
+            assert_eq!(
+                (token.header_value().as_bytes(), token.expose_secret()),
+                (&b"Bearer T0KEN"[..], "T0KEN")
+            );
+        }
+        for text in ["BearerT0KEN", "Basic T0KEN", "T0KEN Bearer x", "Bearer"] {
+            assert_eq!(AccessToken::bearer(text).unwrap().expose_secret(), text);
+        }
+        for text in ["Bearer ", "Bearer  "] {
+            let error = AccessToken::bearer(text).unwrap_err();
+            assert_eq!(error.message(), "the access token is empty");
         }
     }
 

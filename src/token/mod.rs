@@ -8,7 +8,9 @@ mod secret;
 mod unreadable_lifetime;
 
 pub use access_token::AccessToken;
-pub(crate) use access_token::{RefreshTiming, Scheme, basic_credentials, usable_age};
+pub(crate) use access_token::{
+    RefreshTiming, Scheme, basic_credentials, usable_age, without_scheme,
+};
 pub use generation::Generation;
 pub(crate) use read_secret_file::read_secret_file;
 pub use secret::Secret;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{ErrorResponse, TokenError, TokenErrorKind},
     redact::Redactor,
-    token::AccessToken,
+    token::{AccessToken, without_scheme},
 };
 
 /// A response that contains a token.
@@ -265,7 +265,7 @@ impl Parser<'_> {
     /// Returns a redactor for the token in the response as well.
     fn redactor_of(&self, object: &Value) -> Redactor {
         let token = object.pointer(&self.format.access_token).and_then(Value::as_str);
-        self.redactor.and(token.unwrap_or_default())
+        self.redactor.and(without_scheme(token.unwrap_or_default()))
     }
 
     fn neither_token_nor_error(&self, json: &serde_json::Result<Value>) -> TokenError {
@@ -627,6 +627,16 @@ mod tests {
         let format = ResponseFormat::default().expires_at("/at").unwrap();
         let parsed = parse_with(&[NOW], 200, body, &format).unwrap();
         assert_eq!(parsed.lifetime, Some(Duration::from_secs(3599)));
+    }
+
+    #[test]
+    fn token_with_a_scheme_in_an_error_is_redacted() {
+        let error = parse(
+            400,
+            r#"{"error":"T0KEN-1","error_description":"T0KEN-1","access_token":"bearer T0KEN-1"}"#,
+        );
+        let error = error.unwrap_err();
+        assert!(!format!("{error} {error:?} {:?}", error.error_description()).contains("T0KEN"));
     }
 
     #[test]
