@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{fetch_context::FetchContext, token_source::TokenSource};
 use crate::{
-    error::{TokenError, TokenErrorKind},
+    error::TokenError,
     token::{AccessToken, RefreshTiming, read_secret_file},
 };
 
@@ -14,11 +14,12 @@ use crate::{
 /// of [`reread_after`](Self::reread_after), and after a rejection. The file holds at most 64 KiB.
 /// Line breaks at its end and a byte order mark at its beginning are not part of the token.
 ///
-/// If the file does not exist, the error is of the kind [`TokenErrorKind::Transport`]: another
-/// process may still have to create it. [`TokenCache::warm_up`] waits for it, as it waits for a
-/// server that is down.
+/// If the file does not exist or is empty, the error is of the kind [`TokenErrorKind::Transport`]:
+/// another process may still have to write it. [`TokenCache::warm_up`] waits for it, as it waits
+/// for a server that is down. A token that was read before stays in use meanwhile.
 ///
 /// [`TokenCache::warm_up`]: crate::TokenCache::warm_up
+/// [`TokenErrorKind::Transport`]: crate::TokenErrorKind::Transport
 ///
 /// ```
 /// use tower_oauth::{TokenCache, TokenFile};
@@ -48,27 +49,12 @@ impl TokenFile {
         self.reread_after = age;
         self
     }
-
-    async fn is_missing(&self) -> bool {
-        let path = self.path.clone();
-        let exists = tokio::task::spawn_blocking(move || path.try_exists()).await;
-        matches!(exists, Ok(Ok(false)))
-    }
 }
 
 /// Fails with an error that names the file, if the file cannot be read or contains no token.
 impl TokenSource for TokenFile {
     async fn fetch(&self, _: FetchContext) -> Result<AccessToken, TokenError> {
-        let token = match read_secret_file(self.path.clone()).await {
-            Ok(token) => token,
-            Err(_) if self.is_missing().await => {
-                let message = format!("the token file {} does not exist", self.path.display());
-                return Err(TokenError::new(TokenErrorKind::Transport, message).with_advice(
-                    "create the file, or correct {the path given to TokenFile::new|path}",
-                ));
-            }
-            Err(error) => return Err(error),
-        };
+        let token = read_secret_file(self.path.clone()).await?;
         let token = AccessToken::bearer(&*token).map_err(|error| {
             let message = format!("{} in the token file {}", error.message(), self.path.display());
             TokenError::new(error.kind(), message).with_advice("correct the token in the file")

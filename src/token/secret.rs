@@ -42,7 +42,8 @@ impl Secret {
     ///
     /// This function does not open the file. If the file cannot be used later, the token request
     /// fails with an error of kind [`Configuration`](crate::TokenErrorKind::Configuration) that
-    /// names the file.
+    /// names the file. The kind is [`Transport`](crate::TokenErrorKind::Transport) if the file does
+    /// not exist or is empty: another process may still have to write it.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }

@@ -374,15 +374,17 @@ async fn every_advice_about_a_source_without_a_server_fits() {
 
     let file = TempFile::new("advice");
     let missing = || failure(TokenCache::new(TokenFile::new(&file.0)));
-    let advice = "create the file, or correct the path given to TokenFile::new";
+    let advice = "write the file, or correct its path";
     check("missing token file", &missing().await, advice, URL_WORDS);
     file.write("T0KEN ");
     check("token file, space", &missing().await, "correct the token in the file", URL_WORDS);
     file.write("");
-    check("token file, empty", &missing().await, "or the content of the file", URL_WORDS);
+    check("token file, empty", &missing().await, advice, URL_WORDS);
     let secret = Secret::from_file(&file.0);
     let error = failure(TokenCache::new(StaticToken::basic("id", secret).unwrap())).await;
-    check("secret file, empty", &error, "or the content of the file", URL_WORDS);
+    check("secret file, empty", &error, advice, URL_WORDS);
+    file.write("a\0b");
+    check("token file, NUL", &missing().await, "or the content of the file", URL_WORDS);
 
     let limit = std::num::NonZeroU32::MIN;
     let source = source_fn(|_: FetchContext| async { AccessToken::bearer("t") });

@@ -122,18 +122,124 @@ async fn token_file_is_read_again_after_a_rejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn warm_up_waits_for_a_token_file_that_does_not_exist() {
-    let file = TempFile::new("late");
-    let cache = TokenCache::new(TokenFile::new(&file.0));
-    let warm_up = cache.warm_up();
-    let create = async {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(cache.status().last_error.is_some() && cache.current().is_none());
-        file.write("token-1");
+async fn warm_up_waits_for_a_file_that_is_missing_or_empty() {
+    let token_file = |file: &TempFile| TokenCache::new(TokenFile::new(&file.0));
+    let secret_file = |file: &TempFile| {
+        TokenCache::new(StaticToken::basic("id", Secret::from_file(&file.0)).unwrap())
     };
-    let (warm, ()) = tokio::join!(warm_up, create);
-    warm.unwrap();
-    assert_eq!(cache.current().unwrap().expose_secret(), "token-1");
+    for cache in [token_file as fn(&TempFile) -> TokenCache, secret_file] {
+        for content in [None, Some(""), Some("\n")] {
+            let file = TempFile::new("late");
+            if let Some(content) = content {
+                file.write(content);
+            }
+            let cache = cache(&file);
+            let write = async {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                assert!(cache.status().last_error.is_some() && cache.current().is_none());
+                file.write("token-1");
+            };
+            let (warm, ()) = tokio::join!(cache.warm_up(), write);
+            warm.unwrap();
+            assert!(cache.current().is_some(), "{content:?}");
+        }
+    }
+}
+
+/// Kubernetes replaces the files of a projected volume by a new symbolic link to their directory.
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn token_file_behind_a_replaced_link_is_read_again() {
+    use std::{fs, os::unix::fs::symlink};
+
+    let volume = std::env::temp_dir().join(format!("tower-oauth-volume-{}", std::process::id()));
+    let write_version = |number: usize| {
+        let version = format!("..version_{number}");
+        fs::create_dir_all(volume.join(&version)).unwrap();
+        fs::write(volume.join(&version).join("token"), format!("token-{number}")).unwrap();
+        symlink(&version, volume.join("..data_tmp")).unwrap();
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+        let previous = format!("..version_{}", number - 1);
+        fs::remove_dir_all(volume.join(previous)).ok();
+    };
+    write_version(1);
+    symlink("..data/token", volume.join("token")).unwrap();
+    let api = FakeApi::default();
+    let tokens = TokenCache::new(TokenFile::new(volume.join("token")));
+    let layer = OAuthLayer::new(tokens, Origins::new([API]).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(api.service());
+    for number in 1..=3 {
+        api.accept(number);
+        if number > 1 {
+            write_version(number);
+            api.revoke(number - 1);
+        }
+        let response = client.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{number}");
+    }
+    fs::remove_dir_all(volume).unwrap();
+}
+
+/// The process that updates the file may be late, while the API rejects the old token.
+#[tokio::test(start_paused = true)]
+async fn late_update_of_a_token_file_is_used_within_a_minute() {
+    let api = FakeApi::default();
+    let file = TempFile::new("late-update");
+    file.write("token-1");
+    let tokens = TokenCache::new(TokenFile::new(&file.0));
+    let layer = OAuthLayer::new(tokens, Origins::new([API]).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(api.service());
+    let send = || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.clone().oneshot(get("/")).await.unwrap().status()
+    };
+    for _ in 0..600 {
+        assert_eq!(send().await, StatusCode::UNAUTHORIZED);
+    }
+    file.write("token-2");
+    api.accept(2);
+    let mut rejected = 0;
+    while send().await != StatusCode::OK {
+        rejected += 1;
+        assert!(rejected <= 60);
+    }
+}
+
+/// Some programs remove the file after the start, so that the token is exposed for a short time.
+#[tokio::test(start_paused = true)]
+async fn token_of_a_removed_file_stays_in_use() {
+    let api = FakeApi::default();
+    api.accept(1);
+    let file = TempFile::new("removed");
+    file.write("token-1");
+    let tokens = TokenCache::new(TokenFile::new(&file.0));
+    let layer = OAuthLayer::new(tokens.clone(), Origins::new([API]).unwrap());
+    let client = ServiceBuilder::new().layer(layer).service(api.service());
+    for second in 0..600 {
+        let response = client.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{second}");
+        if second == 0 {
+            std::fs::remove_file(&file.0).unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(tokens.status().last_error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn scheme_in_front_of_a_token_is_sent_once() {
+    let file = TempFile::new("scheme");
+    file.write("Bearer token-1\n");
+    for tokens in [
+        TokenCache::new(TokenFile::new(&file.0)),
+        TokenCache::new(StaticToken::bearer("bearer token-1").unwrap()),
+    ] {
+        let api = FakeApi::default();
+        api.accept(1);
+        let client = OAuthLayer::new(tokens, Origins::new([API]).unwrap()).layer(api.service());
+        client.oneshot(get("/")).await.unwrap();
+        assert_eq!(api.transcript(), ["token-1 200"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
