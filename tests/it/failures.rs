@@ -180,6 +180,41 @@ async fn status_without_an_oauth_error_is_a_server_error() {
     assert!(redirect.to_string().contains("not followed"), "{redirect}");
 }
 
+/// Zero is also what a date in the past means.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_zero_does_not_shorten_the_back_off() {
+    for value in ["0", "0.0", "-1", "Fri, 31 Dec 1999 23:59:59 GMT"] {
+        for status in [429, 503] {
+            let requests = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&requests);
+            let transport = tower::service_fn(move |_: Request<Full<Bytes>>| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let mut answer = answer(status, "");
+                answer.headers_mut().insert("retry-after", value.parse().unwrap());
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let auth = ClientAuth::client_secret_basic("id", "S3CRET");
+            let endpoint = TokenEndpoint::with_transport(URL, auth, transport).unwrap();
+            let cache = TokenCache::new(ClientCredentials::new(endpoint));
+            let minute = Duration::from_secs(60);
+            tokio::time::timeout(minute, cache.warm_up()).await.unwrap_err();
+            let requests = requests.load(Ordering::SeqCst);
+            assert!((2..=7).contains(&requests), "{requests} in a minute: {status} {value}");
+        }
+    }
+}
+
+/// A lifetime begins when the token is requested: it may have been issued at that moment.
+#[tokio::test(start_paused = true)]
+async fn slow_response_does_not_extend_the_lifetime() {
+    let cache = cache_with_first_reply(|_| async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok(answer(200, GOOD))
+    });
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.remaining(), Some(Duration::from_secs(3590)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn transport_that_is_never_ready_is_a_timeout() {
     let (transport, mut handle) =

@@ -1,6 +1,7 @@
 //! Recovery from a rejected token: it is replaced once, and the request is sent again.
 
 use std::{
+    convert::Infallible,
     io,
     sync::{
         Arc,
@@ -9,10 +10,12 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode, Version};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version, header::LOCATION};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, sleep};
-use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_oauth::{
     OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, replay::NoReplay, source_fn,
 };
@@ -488,6 +491,29 @@ async fn configured_status_is_a_rejection_whatever_its_challenge() {
             assert_eq!(outcome, (StatusCode::OK, 2), "{status} {challenge}");
         }
     }
+}
+
+/// Some APIs send an expired client to a login page instead of answering 401.
+#[tokio::test(start_paused = true)]
+async fn configured_redirect_to_a_login_page_is_recovered() {
+    let setup = TestSetup::with_token().await;
+    let api = setup.api.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        assert_eq!(request.uri().path(), "/orders", "the redirect is not followed");
+        let mut response = api.answer(bearer(&request), Bytes::new());
+        if response.status() == StatusCode::UNAUTHORIZED {
+            *response.status_mut() = StatusCode::FOUND;
+            response.headers_mut().insert(LOCATION, "/login".parse().unwrap());
+        }
+        async { Ok::<_, Infallible>(response) }
+    });
+    let client = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(layer(&setup.cache).rejection_statuses([StatusCode::FOUND]))
+        .service(service);
+    setup.api.revoke(1);
+    assert_eq!(client.oneshot(get("/orders")).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(setup.api.transcript(), ["token-1 401", "token-2 200"]);
 }
 
 #[tokio::test(start_paused = true)]

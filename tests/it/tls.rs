@@ -7,7 +7,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
@@ -188,6 +188,36 @@ async fn configured_private_authority_is_trusted() {
     }
 }
 
+/// Without `close_notify`, a response without a length may have been cut off (RFC 8446 §6.1).
+#[tokio::test]
+async fn response_without_length_needs_the_end_of_the_tls_session() {
+    for (head, is_complete) in [("content-length: 24\r\n", true), ("", false)] {
+        let authority = Authority::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+        let acceptor = TlsAcceptor::from(Arc::new(authority.localhost()));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"grant_type=client_credentials") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            let response = format!("HTTP/1.1 200 OK\r\n{head}\r\n{{\"access_token\":\"T0KEN\"}}");
+            stream.write_all(response.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            stream.into_inner().0.shutdown().await.unwrap();
+        });
+        let fetched = fetch(TokenEndpoint::new_trusting(url, auth(), &authority.pem)).await;
+        match fetched {
+            Ok(token) => assert!(is_complete && token.expose_secret() == "T0KEN"),
+            Err(error) => {
+                assert!(!is_complete && error.to_string().contains("close_notify"), "{error}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn expired_certificate_is_an_error_that_says_so() {
     let authority = Authority::new();
@@ -332,7 +362,7 @@ async fn https_to_a_plain_port_is_a_transport_error_without_secret() {
         let length = stream.read(&mut received).await.unwrap();
         received.truncate(length);
         let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+        AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
         stream.read_to_end(&mut received).await.ok();
         received
     });

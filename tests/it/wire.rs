@@ -1,14 +1,23 @@
 //! The layer over real sockets: HTTP/1 and HTTP/2.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpListener, sync::Notify};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_oauth::{OAuthLayer, Origins};
+use tower_oauth::{
+    AccessToken, FetchContext, FetchReason, OAuthLayer, Origins, TokenCache, source_fn,
+};
 
 use crate::loopback::{Authority, HyperClient, http1_client, http2_client, json, serve_counting};
 
@@ -72,4 +81,61 @@ async fn connection_is_reused_after_a_401_over_http_1() {
     assert_eq!(authority.refusals(), 19);
     let connections = connections.load(Ordering::SeqCst);
     assert!(connections < 20, "{connections} connections for 39 requests");
+}
+
+/// The server ends the connection (GOAWAY) after the response that rejects the token. The new token
+/// arrives when the connection has ended.
+#[tokio::test]
+async fn retry_gets_a_new_connection_after_a_goaway() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = listener.local_addr().unwrap();
+    let (rejected, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let tokens = {
+        let ended = Arc::clone(&ended);
+        source_fn(move |context: FetchContext| {
+            let ended = Arc::clone(&ended);
+            async move {
+                if context.reason() == FetchReason::First {
+                    return AccessToken::bearer("0LD");
+                }
+                ended.notified().await;
+                AccessToken::bearer("N3W")
+            }
+        })
+    };
+    let server = tokio::spawn(async move {
+        let on_rejection = Arc::clone(&rejected);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let accepts = request.headers()[AUTHORIZATION] == "Bearer N3W";
+            if !accepts {
+                on_rejection.notify_one();
+            }
+            let response = json(if accepts { 200 } else { 401 }, "a short answer");
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut first = pin!(builder.serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::select! {
+            _ = &mut first => panic!("the client has ended the connection"),
+            () = rejected.notified() => first.as_mut().graceful_shutdown(),
+        }
+        first.await.unwrap();
+        ended.notify_one();
+        let (stream, _) = listener.accept().await.unwrap();
+        builder.serve_connection(TokioIo::new(stream), service).await.ok();
+    });
+    let origins = Origins::new([format!("http://{api}")]).unwrap();
+    let layer = OAuthLayer::new(TokenCache::new(tokens), origins);
+    let client = ServiceBuilder::new().layer(layer).service(http2_client());
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let request = Request::get(format!("http://{api}/")).body(Full::default()).unwrap();
+            tokio::spawn(client.clone().oneshot(request))
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    server.abort();
 }
