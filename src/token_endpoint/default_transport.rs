@@ -65,7 +65,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// - Connections are not kept, because token requests are rare. Therefore it can be used from
 ///   several runtimes.
 /// - One attempt to connect takes at most
-///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). Up to two more
+///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). The addresses of a
+///   host share this time, those of IPv4 and of IPv6 apart from each other. Up to two more attempts
 ///   follow, see [`TokenEndpoint::CONNECT_RETRY_DELAYS`](crate::TokenEndpoint::CONNECT_RETRY_DELAYS).
 /// - Names are resolved with the resolver of the system. Proxy settings are ignored.
 #[derive(Clone)]
