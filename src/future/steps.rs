@@ -100,8 +100,12 @@ where
         {
             match saved.restore(|body| replay.replay(body)) {
                 Some(request) => {
+                    let may_be_revoked = !cause.is_last
+                        && shared
+                            .tokens
+                            .was_requested_before(token.generation(), cause.rejected_at);
                     let (request, saved) =
-                        if cause.is_last { (request, None) } else { save_again(&replay, request) };
+                        if may_be_revoked { save_again(&replay, request) } else { (request, None) };
                     // The response goes first: an unread body may hold the connection or the permit
                     // that the retry waits for.
                     drain = Drain::new(response);

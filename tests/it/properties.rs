@@ -13,7 +13,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use http_body_util::{BodyExt, Full};
 use proptest::{
@@ -801,6 +803,16 @@ mod origins {
 
     /// Sends a request and returns true if it has the token.
     fn receives_token(runtime: &Runtime, origins: Origins, uri: Uri) -> bool {
+        receives_token_with(runtime, origins, uri, &[])
+    }
+
+    /// Sends a request with these `Host` headers and returns true if it has the token.
+    fn receives_token_with(
+        runtime: &Runtime,
+        origins: Origins,
+        uri: Uri,
+        hosts: &[HeaderValue],
+    ) -> bool {
         let seen = Arc::new(Mutex::new(None));
         let api = {
             let seen = Arc::clone(&seen);
@@ -814,6 +826,7 @@ mod origins {
         let tokens = TokenCache::new(source_fn(|_| async { AccessToken::bearer("T0KEN") }));
         let mut request = Request::new(Body::default());
         *request.uri_mut() = uri;
+        request.headers_mut().extend(hosts.iter().map(|host| (HOST, host.clone())));
         runtime.block_on(OAuthLayer::new(tokens, origins).layer(api).oneshot(request)).unwrap();
         lock(&seen).take().expect("each request reaches the inner service")
     }
@@ -834,6 +847,57 @@ mod origins {
             let origins = origins.and_without_authority();
             assert_eq!(receives_token(&runtime, origins, uri), expected, "{text}");
             let count = if expected { &attached } else { &skipped };
+            count.set(count.get() + 1);
+        });
+        assert!(attached.get() > 50 && skipped.get() > 50);
+    }
+
+    #[test]
+    fn host_header_of_another_server_prevents_the_token() {
+        let runtime = paused_runtime();
+        let pieces = sample::select(vec![
+            "api.test",
+            "API.Test",
+            "evil.test",
+            ":443",
+            ":0443",
+            ":8443",
+            ":",
+            " ",
+            "\t",
+            ",",
+            "@",
+            "/",
+            "\\",
+            "#",
+            "?",
+            ".",
+            "\u{e9}",
+            "[::1]",
+            "%61",
+        ]);
+        let host = prop_oneof![
+            1 => sample::select(vec!["api.test", "API.TEST", "api.test:443"])
+                .prop_map(str::to_owned),
+            2 => vec(pieces, 0..4).prop_map(|pieces| pieces.concat()),
+        ];
+        let [attached, skipped] = [const { Cell::new(0) }; 2];
+        for_all(2_000, vec(host, 1..3), |hosts| {
+            let values: Vec<_> = hosts
+                .iter()
+                .filter_map(|host| HeaderValue::from_bytes(host.as_bytes()).ok())
+                .collect();
+            let names_the_api = |host: &String| {
+                let host = host.to_ascii_lowercase();
+                matches!(host.as_str(), "api.test" | "api.test:" | "api.test:443" | "api.test:0443")
+            };
+            let expected = hosts.len() == 1 && values.len() == 1 && names_the_api(&hosts[0]);
+            let origins = Origins::new(["https://api.test"]).unwrap();
+            let uri = Uri::from_static("https://api.test/v1");
+            let received = receives_token_with(&runtime, origins, uri, &values);
+            assert!(expected || !received || values.len() < hosts.len(), "{hosts:?}");
+            assert!(!expected || received || hosts[0].ends_with([':', '3']), "{hosts:?}");
+            let count = if received { &attached } else { &skipped };
             count.set(count.get() + 1);
         });
         assert!(attached.get() > 50 && skipped.get() > 50);
