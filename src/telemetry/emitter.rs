@@ -2,19 +2,25 @@ use std::sync::Arc;
 
 #[cfg(feature = "metrics")]
 use super::metrics_counters;
-#[cfg(feature = "tracing")]
-use super::tracing_events;
 use super::{event::Event, refresh_span::RefreshSpan, request_counter::RequestCounter};
+#[cfg(feature = "tracing")]
+use super::{event::SkipReason, origin_warnings::OriginWarnings, tracing_events};
 
 /// The emitter of the events of one cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Telemetry {
     cache: Arc<str>,
+    #[cfg(feature = "tracing")]
+    origin_warnings: Arc<OriginWarnings>,
 }
 
 impl Telemetry {
     pub(crate) fn new(cache: Arc<str>) -> Self {
-        Self { cache }
+        Self {
+            cache,
+            #[cfg(feature = "tracing")]
+            origin_warnings: Arc::default(),
+        }
     }
 
     /// Returns the name of the cache.
@@ -25,7 +31,15 @@ impl Telemetry {
     /// Emits an event, and counts it.
     pub(crate) fn emit(&self, event: Event<'_>) {
         #[cfg(feature = "tracing")]
-        tracing_events::emit(&self.cache, event);
+        match event {
+            Event::SentWithoutToken {
+                reason: reason @ (SkipReason::Origin | SkipReason::HostHeader),
+                uri,
+            } if self.origin_warnings.is_first(uri) => {
+                tracing_events::warn_of_origin(&self.cache, reason, uri);
+            }
+            _ => tracing_events::emit(&self.cache, event),
+        }
         #[cfg(feature = "metrics")]
         metrics_counters::count(&self.cache, event);
         let _ = event;

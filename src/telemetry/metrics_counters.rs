@@ -7,6 +7,7 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 use super::event::Event;
 
 const ATTACHED: &str = "tower_oauth_attached_total";
+const SKIPPED: &str = "tower_oauth_skipped_total";
 const WAITED: &str = "tower_oauth_waited_total";
 const REFRESHED: &str = "tower_oauth_refreshed_total";
 const REFRESH_FAILED: &str = "tower_oauth_refresh_failed_total";
@@ -28,6 +29,7 @@ pub(super) fn request_counter(cache: &Arc<str>) -> Counter {
 fn describe() {
     for (name, description) in [
         (ATTACHED, "requests sent with a token, retries included"),
+        (SKIPPED, "requests sent without a token, by reason"),
         (WAITED, "times that a caller had to wait for a token"),
         (REFRESHED, "tokens obtained"),
         (REFRESH_FAILED, "token refreshes that failed, by the kind of the error"),
@@ -56,6 +58,10 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RefreshFailed { kind, .. } => {
             counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
         }
+        Event::SentWithoutToken { reason, .. } => {
+            let reason = reason.as_str();
+            counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason).increment(1);
+        }
         Event::ConnectFailed { .. } => count(CONNECT_RETRIED),
         Event::LimitReached { .. } => count(LIMIT_REACHED),
         Event::Rejected { .. } => count(REJECTED),
@@ -69,7 +75,6 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::Remaining(time) => remaining(time),
         Event::ScopeNotGranted { .. }
         | Event::LifetimeUnreadable { .. }
-        | Event::SentWithoutToken { .. }
         | Event::ClockJumped(_)
         | Event::Closed => {}
     }

@@ -14,6 +14,8 @@ mod emitter;
 mod event;
 #[cfg(feature = "metrics")]
 mod metrics_counters;
+#[cfg(feature = "tracing")]
+mod origin_warnings;
 mod refresh_span;
 mod request_counter;
 #[cfg(feature = "tracing")]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use http::Uri;
+use tracing::{debug, field, info, warn};
 
-use super::event::{Event, UriOrigin};
+use super::event::{Event, SkipReason, UriOrigin};
 
 /// The target of all events and spans.
 pub(super) const TARGET: &str = "tower_oauth";
@@ -37,7 +38,7 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
         ),
         Event::SentWithoutToken { reason, uri } => debug!(
             target: TARGET, cache, reason = reason.as_str(),
-            origin = UriOrigin::new(uri).map(tracing::field::display), "request sent without a token"
+            origin = UriOrigin::new(uri).map(field::display), "request sent without a token"
         ),
         Event::Rejected { generation, status } => {
             debug!(target: TARGET, cache, generation, status, "token rejected");
@@ -57,4 +58,12 @@ pub(super) fn emit(cache: &str, event: Event<'_>) {
         }
         Event::Closed => debug!(target: TARGET, cache, "token cache closed"),
     }
+}
+
+/// Emits a warning about the first request to an origin that gets no token.
+pub(super) fn warn_of_origin(cache: &str, reason: SkipReason, uri: &Uri) {
+    warn!(
+        target: TARGET, cache, reason = reason.as_str(),
+        origin = UriOrigin::new(uri).map(field::display), "request sent without a token"
+    );
 }

@@ -184,6 +184,9 @@ mod metrics {
                 "rejected_total 6",
                 "retry_accepted_total 3",
                 "retry_rejected_total 1",
+                "skipped_total reason=authorization_header 1",
+                "skipped_total reason=host_header 1",
+                "skipped_total reason=origin 1",
                 "token_remaining_seconds 3600",
                 "waited_total 8",
             ]
@@ -356,11 +359,11 @@ mod tracing {
                 "DEBUG waiting for a token;",
                 r#"INFO token refreshed; generation=5 reason="rejected" lifetime_s took_s"#,
                 concat!(
-                    r#"DEBUG request sent without a token; reason="origin" "#,
+                    r#"WARN request sent without a token; reason="origin" "#,
                     "origin=https://elsewhere.test",
                 ),
                 concat!(
-                    r#"DEBUG request sent without a token; reason="host_header" "#,
+                    r#"WARN request sent without a token; reason="host_header" "#,
                     "origin=https://api.test",
                 ),
                 concat!(
