@@ -118,6 +118,20 @@ pub enum TokenErrorKind {
 }
 
 impl TokenErrorKind {
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Configuration,
+        Self::Transport,
+        Self::Timeout,
+        Self::Server,
+        Self::Rejected,
+        Self::InvalidResponse,
+        Self::Panicked,
+        Self::Runtime,
+        Self::LimitReached,
+        Self::Closed,
+    ];
+
     /// Returns the name of the kind for logs and metrics, such as `invalid_response`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

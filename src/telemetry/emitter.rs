@@ -16,6 +16,8 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     pub(crate) fn new(cache: Arc<str>) -> Self {
+        #[cfg(feature = "metrics")]
+        metrics_counters::register(&cache);
         Self {
             cache,
             #[cfg(feature = "tracing")]

@@ -90,6 +90,15 @@ pub(crate) enum SuppressReason {
 }
 
 impl SuppressReason {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Late,
+        Self::BreakerOpen,
+        Self::InsufficientScope,
+        Self::InsufficientUserAuthentication,
+        Self::LimitReached,
+        Self::BackingOff,
+    ];
+
     /// Returns the name for logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +126,9 @@ pub(crate) enum SkipReason {
 }
 
 impl SkipReason {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Origin, Self::HostHeader, Self::AuthorizationHeader, Self::HeaderMapFull];
+
     /// Returns the name for logs and metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{
+    Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
-use super::event::Event;
+use super::event::{Event, SkipReason, SuppressReason};
+use crate::error::TokenErrorKind;
 
 const ATTACHED: &str = "tower_oauth_attached_total";
 const SKIPPED: &str = "tower_oauth_skipped_total";
@@ -17,45 +20,68 @@ const REJECTED: &str = "tower_oauth_rejected_total";
 const REFRESH_SUPPRESSED: &str = "tower_oauth_refresh_suppressed_total";
 const RETRY_ACCEPTED: &str = "tower_oauth_retry_accepted_total";
 const RETRY_REJECTED: &str = "tower_oauth_retry_rejected_total";
+const REFRESH_DURATION: &str = "tower_oauth_refresh_duration_seconds";
 const REMAINING: &str = "tower_oauth_token_remaining_seconds";
 
-/// Describes all metrics to the current recorder, which may have been installed since the last
-/// call, and returns the counter of requests with a token attached.
-pub(super) fn request_counter(cache: &Arc<str>) -> Counter {
-    describe();
-    counter!(ATTACHED, "cache" => Arc::clone(cache))
+/// The counters that have no label besides `cache`, and their descriptions.
+const UNLABELED: [(&str, &str); 8] = [
+    (ATTACHED, "requests sent with a token, retries included"),
+    (WAITED, "times that a caller had to wait for a token"),
+    (REFRESHED, "tokens obtained"),
+    (CONNECT_RETRIED, "attempts to connect for a token request, without the first"),
+    (LIMIT_REACHED, "times that the limit on token requests was reached"),
+    (REJECTED, "responses that rejected the token"),
+    (RETRY_ACCEPTED, "requests whose retry with a new token was accepted"),
+    (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
+];
+
+/// Describes all metrics to the current recorder and creates the counters of a cache at 0, so that
+/// the first increment of each is seen as an increase.
+pub(super) fn register(cache: &Arc<str>) {
+    for (name, description) in UNLABELED {
+        describe_counter!(name, Unit::Count, description);
+        drop(counter!(name, "cache" => Arc::clone(cache)));
+    }
+    describe_counter!(REFRESH_FAILED, Unit::Count, "token refreshes that failed, by kind of error");
+    for kind in TokenErrorKind::ALL.map(TokenErrorKind::as_str) {
+        drop(counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind));
+    }
+    let description = "rejections and 401s that caused no refresh, by reason";
+    describe_counter!(REFRESH_SUPPRESSED, Unit::Count, description);
+    for reason in SuppressReason::ALL.map(SuppressReason::as_str) {
+        drop(counter!(REFRESH_SUPPRESSED, "cache" => Arc::clone(cache), "reason" => reason));
+    }
+    describe_counter!(SKIPPED, Unit::Count, "requests sent without a token, by reason");
+    for reason in SkipReason::ALL.map(SkipReason::as_str) {
+        drop(counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason));
+    }
+    describe_histogram!(REFRESH_DURATION, Unit::Seconds, "duration of the refreshes");
+    describe_gauge!(REMAINING, Unit::Seconds, "remaining lifetime of the token when last measured");
 }
 
-fn describe() {
-    for (name, description) in [
-        (ATTACHED, "requests sent with a token, retries included"),
-        (SKIPPED, "requests sent without a token, by reason"),
-        (WAITED, "times that a caller had to wait for a token"),
-        (REFRESHED, "tokens obtained"),
-        (REFRESH_FAILED, "token refreshes that failed, by the kind of the error"),
-        (CONNECT_RETRIED, "attempts to connect for a token request, without the first"),
-        (LIMIT_REACHED, "times that the limit on token requests was reached"),
-        (REJECTED, "responses that rejected the token"),
-        (REFRESH_SUPPRESSED, "rejections and 401s that caused no refresh, by reason"),
-        (RETRY_ACCEPTED, "requests whose retry with a new token was accepted"),
-        (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
-    ] {
-        describe_counter!(name, Unit::Count, description);
-    }
-    describe_gauge!(REMAINING, Unit::Seconds, "remaining lifetime of the token when last measured");
+/// Returns the counter of requests with a token attached. The recorder may have been installed
+/// since the last call.
+pub(super) fn request_counter(cache: &Arc<str>) -> Counter {
+    register(cache);
+    counter!(ATTACHED, "cache" => Arc::clone(cache))
 }
 
 pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
     let count = |name: &'static str| counter!(name, "cache" => Arc::clone(cache)).increment(1);
     let remaining =
         |time: Duration| gauge!(REMAINING, "cache" => Arc::clone(cache)).set(time.as_secs_f64());
+    let took = |time: Duration| {
+        histogram!(REFRESH_DURATION, "cache" => Arc::clone(cache)).record(time.as_secs_f64());
+    };
     match event {
         Event::Waiting => count(WAITED),
-        Event::Refreshed { lifetime, .. } => {
+        Event::Refreshed { lifetime, duration, .. } => {
+            took(duration);
             lifetime.into_iter().for_each(remaining);
             count(REFRESHED);
         }
-        Event::RefreshFailed { kind, .. } => {
+        Event::RefreshFailed { kind, duration, .. } => {
+            took(duration);
             counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
         }
         Event::SentWithoutToken { reason, .. } => {

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use http::Uri;
+use http::{Uri, uri::Authority};
 
 /// Remembers for which origins a warning was emitted, so that there is one for each.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl OriginWarnings {
     /// Returns true for the first request to the origin of `uri`, for the first
     /// [`MAX`](Self::MAX) origins.
     pub(super) fn is_first(&self, uri: &Uri) -> bool {
-        let origin = (uri.scheme(), uri.authority().map(|authority| authority.as_str()));
+        let origin = (uri.scheme(), uri.authority().map(Authority::as_str));
         let hash = self.hasher.hash_one(origin);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = warned.len() < Self::MAX && !warned.contains(&hash);

@@ -132,7 +132,11 @@ async fn token_with_an_unreadable_lifetime() {
 mod metrics {
     use std::{collections::BTreeSet, time::Duration};
 
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
+    use metrics::{SharedString, Unit};
+    use metrics_util::{
+        CompositeKey,
+        debugging::{DebugValue, DebuggingRecorder, Snapshot},
+    };
 
     use super::{CHAPTER, run_alone, run_history};
     use crate::support::{SleptTime, TestSetup};
@@ -153,6 +157,7 @@ mod metrics {
         let metrics = metrics_of_history().await.into_vec();
         let mut lines: Vec<String> = metrics
             .into_iter()
+            .filter(|(_, _, _, value)| *value != DebugValue::Counter(0))
             .map(|(key, _, _, value)| {
                 let key = key.key();
                 let labels = key.labels().map(|label| (label.key(), label.value()));
@@ -164,7 +169,7 @@ mod metrics {
                 let value = match value {
                     DebugValue::Counter(count) => count.to_string(),
                     DebugValue::Gauge(value) => format!("{value:.0}"),
-                    DebugValue::Histogram(_) => unreachable!("the crate has no histogram"),
+                    DebugValue::Histogram(values) => format!("of {}", values.len()),
                 };
                 let name = key.name().trim_start_matches("tower_oauth_");
                 format!("{name}{} {value}", labels.concat())
@@ -177,6 +182,7 @@ mod metrics {
                 "attached_total 13",
                 "connect_retried_total 1",
                 "limit_reached_total 1",
+                "refresh_duration_seconds of 8",
                 "refresh_failed_total kind=transport 1",
                 "refresh_suppressed_total reason=breaker_open 1",
                 "refresh_suppressed_total reason=late 2",
@@ -191,6 +197,21 @@ mod metrics {
                 "waited_total 8",
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_exist_at_zero_from_the_start_of_a_cache() {
+        let key = |metric: &(CompositeKey, Option<Unit>, Option<SharedString>, DebugValue)| {
+            matches!(metric.3, DebugValue::Counter(_)).then(|| metric.0.clone())
+        };
+        let history = metrics_of_history().await.into_vec();
+        let recorder = DebuggingRecorder::new();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let _setup = TestSetup::with_settings(|cache| cache.name("orders"));
+        let metrics = recorder.snapshotter().snapshot().into_vec();
+        let new: Vec<_> = metrics.iter().filter_map(key).collect();
+        assert!(history.iter().filter_map(key).all(|counter| new.contains(&counter)));
+        assert!(metrics.iter().all(|(.., value)| *value == DebugValue::Counter(0)));
     }
 
     #[tokio::test(start_paused = true)]
