@@ -52,7 +52,7 @@ async fn endpoint_down_at_the_start_is_retried_with_backoff() {
     }
     port.serve(&authority, []);
     caller.recover().await;
-    caller.assert_row("endpoint down at the start, for 3 attempts");
+    caller.assert_row("endpoint down at the start, for 3 token requests");
 }
 
 #[tokio::test(start_paused = true)]
