@@ -1,8 +1,8 @@
 //! Providers in a configuration file: TOML, YAML, JSON, or any other format that serde reads.
 //!
 //! A [`ProviderConfig`] is the complete configuration of one provider, so that a service can keep
-//! the differences between its environments in a file. An unknown key is an error that names it,
-//! and so is a duration without a unit.
+//! the differences between its environments in a file. An unknown key is an error that names the
+//! key. A duration without a unit is an error, too.
 //!
 //! # Example
 //!
@@ -133,6 +133,8 @@
 //!
 //! - Keys and types are checked when the file is read. Values such as URLs are checked when a cache
 //!   or a layer is made.
+//! - For an error within a `source`, a parser may show the line of the `source` instead of that of
+//!   the key, because the valid keys depend on `type`.
 //! - Errors of this module quote no value, except for a value that is not one of a few words or not
 //!   a number or a boolean. A parser may add the line with the value, which may be a secret. With
 //!   `toml`, print `error.message()` instead of the error.
