@@ -128,7 +128,7 @@
 //!   signing, logging) goes inside.
 //! - **Reverse proxies.** Remove the incoming `Host` header before the layer. It names the proxy and
 //!   not the API, and such a request gets no token.
-//! - **The token request has its own transport.** It never goes through the guarded service.
+//! - **The token request has its own transport.** It never goes through the wrapped service.
 //! - **Services must be `Clone`**, as for `tower::retry`: a retry may need a second one.
 //! - **Tokio.** Building a layer or a cache needs no runtime. A fetch needs one, with its time
 //!   driver.

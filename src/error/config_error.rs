@@ -81,7 +81,7 @@ pub enum ConfigError {
         /// The reason, such as `does not begin with https://`.
         reason: &'static str,
     },
-    /// The certificates of the certification authorities to trust cannot be read.
+    /// The certificates to trust cannot be read.
     #[non_exhaustive]
     Certificates {
         /// The reason, such as an I/O error.
@@ -127,8 +127,8 @@ impl fmt::Display for ConfigError {
             Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
             Self::Certificates { reason } => write!(
                 f,
-                "the certificates of the authorities to trust cannot be read: {reason}; provide \
-                 them as PEM, with BEGIN CERTIFICATE lines"
+                "the certificates to trust cannot be read: {reason}; provide them as PEM, with \
+                 BEGIN CERTIFICATE lines"
             ),
             Self::Tls { reason } => write!(
                 f,
