@@ -73,7 +73,7 @@ where
         request: Request<R::Body>,
         saved: Option<SavedRequest<R::Kept>>,
     ) -> Self {
-        let pending = Pending::Unsent(UnsentRequest { request, saved, retry: None });
+        let pending = Pending::Unsent(UnsentRequest { request, saved, cause: None });
         let waiting = Waiting { service, shared, replay, origin, pending };
         Self { state: State::await_token(waiting) }
     }

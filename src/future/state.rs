@@ -19,7 +19,7 @@ use crate::{
     token::Generation,
 };
 
-/// A future of [`TokenCache::token`] that has a name and can be moved.
+/// A future of [`TokenCache::token`]. Boxed, because its own type has no name.
 type PendingToken = Pin<Box<dyn Future<Output = Result<CachedToken, TokenError>> + Send>>;
 
 pin_project! {
@@ -61,7 +61,7 @@ pub(crate) struct Shared<S> {
     pub(crate) tokens: TokenCache,
     pub(crate) origins: Origins,
     pub(crate) rejections: Arc<RejectionHandler>,
-    /// Cloned for each retry. A clone for each request would cost all requests.
+    /// Cloned for each retry. A clone for each request would slow all requests down.
     service: Mutex<S>,
 }
 
@@ -103,7 +103,7 @@ pub(super) enum AttemptKind<R, K> {
 /// A retry that was sent.
 pub(super) struct Retry<R, K> {
     pub(super) cause: RetryCause,
-    /// The parts of another retry, if this one may not count.
+    /// The parts of another retry, which follows if this one does not count.
     pub(super) another: Option<RetryParts<R, K>>,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct RetryCause {
     /// True if this rejection took the token out of use.
     pub(super) caused_refresh: bool,
     pub(super) rejected_at: Instant,
-    /// True if its retry is not repeated in any case.
+    /// True if the retry is the last one, even if its token is rejected as well.
     pub(super) is_last: bool,
 }
 
@@ -162,9 +162,10 @@ pub(super) enum Pending<B, K, Res> {
 /// A request that lacks only its token.
 pub(super) struct UnsentRequest<B, K> {
     pub(super) request: Request<B>,
+    /// The copy for a (further) retry.
     pub(super) saved: Option<SavedRequest<K>>,
-    /// `None` for a first attempt.
-    pub(super) retry: Option<RetryCause>,
+    /// The reason for the retry, or `None` for a first attempt.
+    pub(super) cause: Option<RetryCause>,
 }
 
 impl<S, R, B> State<S, R, B>

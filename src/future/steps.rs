@@ -51,7 +51,7 @@ where
     let assessment = shared.rejections.assess(token, &response);
     if assessment != Assessment::Rejected {
         let caused_refresh = cause.map(|cause| cause.caused_refresh);
-        shared.rejections.on_accepted(token, &mut response, assessment, caused_refresh);
+        shared.rejections.on_not_rejected(token, &mut response, assessment, caused_refresh);
         return ControlFlow::Break(Ok(response));
     }
     let status = response.status();
@@ -106,10 +106,10 @@ where
                             .was_requested_before(token.generation(), cause.rejected_at);
                     let (request, saved) =
                         if may_be_revoked { save_again(&replay, request) } else { (request, None) };
-                    // The response goes first: an unread body may hold the connection or the permit
-                    // that the retry waits for.
+                    // The response is read and dropped before the retry: an unread body may hold
+                    // the connection or the permit that the retry waits for.
                     drain = Drain::new(response);
-                    UnsentRequest { request, saved, retry: Some(cause) }
+                    UnsentRequest { request, saved, cause: Some(cause) }
                 }
                 None => return ControlFlow::Break(Ok(response)),
             }
@@ -152,9 +152,9 @@ where
     let Waiting { mut service, shared, replay, origin, pending: mut unsent } = waiting;
     ControlFlow::Continue(match attach(&shared.tokens, origin, unsent.request.headers_mut()) {
         Attachment::Attached(token) => {
-            let UnsentRequest { request, saved, retry } = unsent;
+            let UnsentRequest { request, saved, cause } = unsent;
             let parts = saved.map(|saved| RetryParts { saved, replay });
-            let kind = match retry {
+            let kind = match cause {
                 Some(cause) if shared.tokens.is_same_token(cause.rejected, token.generation) => {
                     return ControlFlow::Break(Err(rejected_token_again().into()));
                 }

@@ -9,11 +9,12 @@
 //!   as with replicas of which one does not know the token yet.
 //!
 //! After a futile refresh, or after three that helped briefly, a single rejection no longer proves
-//! that the token is dead. The proof is then a run of rejections: a dead token is accepted by no
-//! request, while a lagging replica or a random 401 leaves some requests with the same token that
-//! succeed. So acceptances are counted during a run, and only then.
+//! that the token is dead. The proof is then a run of rejections: no request with a dead token
+//! succeeds, while a lagging replica or a random 401 leaves some requests with the same token that
+//! succeed. So an acceptance ends a run. Acceptances are inspected only during a run, and after a
+//! refresh for a request that cannot be retried.
 //!
-//! Independent of all that, refreshes are paced, and consecutive futile ones back off.
+//! In all cases, refreshes are paced, and consecutive futile ones back off.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -45,8 +46,8 @@ const BRIEF: Duration = Duration::from_secs(60);
 /// enough: revocations can follow each other.
 const MAX_FREE_BRIEF: u32 = 3;
 
-/// The number of rejections in a row that prove a token dead. One more is needed for each futile
-/// refresh, up to [`LONGEST_RUN`].
+/// The number of rejections in a row that prove a token dead, if no refresh was futile. One more is
+/// needed for each futile refresh, up to [`LONGEST_RUN`].
 const SHORTEST_RUN: u32 = 3;
 const LONGEST_RUN: u32 = 12;
 
@@ -58,7 +59,8 @@ const MAX_RUN_TIME: Duration = Duration::from_secs(60);
 /// server may have decided on it before it learned of the revocation.
 const OVERLAP: Duration = Duration::from_millis(100);
 
-/// The pace of the refreshes that one origin may cause.
+/// The pace of the refreshes that one origin may cause. It does not delay those that
+/// [`MAX_FREE_BRIEF`] permits.
 const PACE: Pace = Pace::new(Duration::from_secs(5), MAX_FREE_BRIEF);
 
 /// One record for each named origin, and one for requests without an authority.
@@ -194,8 +196,8 @@ impl OriginRecord {
         let RejectedToken { generation, requested_at } = rejected;
         match &mut self.permitted {
             Some(refresh) if refresh.generation == generation => return Permission::GivenBefore,
-            // The fetch of this token had begun before the refresh was permitted, so the permitted
-            // refresh is still to come.
+            // The fetch of this token was running already when the refresh was permitted, so the
+            // permission led to no token request. It is used for this rejection.
             Some(refresh) if requested_at < refresh.at => {
                 refresh.generation = generation;
                 refresh.awaits_any_acceptance = !can_retry;
@@ -256,12 +258,12 @@ impl OriginRecord {
     }
 
     fn refresh_helped(&mut self, now: Instant) {
-        // A refresh that was in doubt leaves the next one in doubt, until a token lasts.
+        // After a futile refresh before this one, the doubt remains until a token lasts.
         self.brief = match self.futile {
             0 | 1 => self.brief.saturating_add(1),
             _ => self.brief.max(MAX_FREE_BRIEF),
         };
-        // It outweighs one futile refresh, besides itself.
+        // This refresh was counted as futile. It also outweighs an earlier futile one.
         self.futile = self.futile.saturating_sub(2);
         self.helped_at = Some(now);
         self.run = None;
@@ -429,7 +431,7 @@ mod tests {
         let requested_at = fixture.now;
         fixture.pass(FIRST_DELAY);
         assert!(fixture.reject());
-        // A renewal that was in flight has ended.
+        // A refresh that was running already has ended.
         fixture.requested_at = requested_at;
         assert!(fixture.reject());
         assert_eq!(fixture.record.futile, 1, "both belong to one refresh");

@@ -67,7 +67,7 @@ impl RejectionHandler {
         let AttachedToken { generation, origin, .. } = token;
         self.emit_rejected(token, status);
         let permission = self.tokens.replaceable(generation).map(|rejected| {
-            // Asked without a lock of the cache.
+            // The lock of the cache is not held here.
             self.breaker.request_refresh(origin, rejected, can_retry)
         });
         // Also for the second rejection of a token: the first one may not have invalidated it yet.
@@ -96,10 +96,10 @@ impl RejectionHandler {
     }
 
     /// Handles a response that does not reject its token, according to its assessment. Reports a 401
-    /// that a new token would not change. `caused_refresh` is `None` for a first
-    /// attempt. For a retry it is true if the rejection of the first attempt caused the refresh,
-    /// which has helped then. A gRPC call is accepted or rejected when its trailers arrive.
-    pub(crate) fn on_accepted<B: 'static>(
+    /// that a new token would not change. `caused_refresh` is `None` for a first attempt. For a
+    /// retry it is true if the rejection of the first attempt caused the refresh, which has helped
+    /// then. A gRPC call is accepted or rejected when its trailers arrive.
+    pub(crate) fn on_not_rejected<B: 'static>(
         self: &Arc<Self>,
         token: AttachedToken,
         response: &mut Response<B>,
