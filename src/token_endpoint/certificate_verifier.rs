@@ -1,4 +1,4 @@
-//! Verifying the certificate of a server: named certificates first, then the trust anchors.
+//! Verifying the certificate of a server: trusted certificates first, then the trust anchors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,28 +14,29 @@ use rustls::{
 
 use super::certificates::Certificate;
 
-/// A verifier that accepts each named certificate as that of a server, if the name of the server
-/// and the time fit. All other certificates are verified by the inner verifier.
+/// A verifier that accepts a server which sends one of the trusted certificates, if the name of the
+/// server and the validity period are right. The inner verifier verifies all other certificates.
 ///
-/// The inner verifier accepts a named certificate as a trust anchor only. It refuses a certificate
-/// of a server that says that it belongs to an authority (`CA:TRUE`), as `openssl req -x509` makes
-/// it.
+/// The inner verifier has the trusted certificates as trust anchors. That is not enough: it rejects
+/// the certificate of a server if it says that it belongs to an authority (`CA:TRUE`), as
+/// `openssl req -x509` makes it.
 #[derive(Debug)]
 pub(super) struct CertificateVerifier {
-    named: Vec<Certificate>,
+    trusted: Vec<Certificate>,
     inner: Arc<dyn ServerCertVerifier>,
 }
 
 impl CertificateVerifier {
-    pub(super) fn new(mut named: Vec<Certificate>, inner: Arc<dyn ServerCertVerifier>) -> Self {
-        // `check_time` depends on the order of checks in webpki. Each certificate ends before this
-        // time, so one for which the check does not work is left to the inner verifier.
+    pub(super) fn new(mut trusted: Vec<Certificate>, inner: Arc<dyn ServerCertVerifier>) -> Self {
+        // `check_time` depends on the order of checks in webpki. All certificates have expired at
+        // this time. If `check_time` does not say so for one, it does not work for that one, which
+        // is then left to the inner verifier.
         let end_of_time = UnixTime::since_unix_epoch(Duration::MAX);
-        named.retain(|certificate| {
+        trusted.retain(|certificate| {
             ParsedCertificate::try_from(certificate)
                 .is_ok_and(|certificate| check_time(&certificate, end_of_time).is_err())
         });
-        Self { named, inner }
+        Self { trusted, inner }
     }
 }
 
@@ -48,7 +49,7 @@ impl ServerCertVerifier for CertificateVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if !self.named.iter().any(|named| named == end_entity) {
+        if !self.trusted.iter().any(|trusted| trusted == end_entity) {
             let inner = &self.inner;
             return inner.verify_server_cert(
                 end_entity,
@@ -90,7 +91,7 @@ impl ServerCertVerifier for CertificateVerifier {
 /// Checks the validity period of a certificate (RFC 5280 §4.1.2.5).
 ///
 /// Rustls has no function for this alone. It checks the period before it looks for a trust anchor,
-/// so with no anchors all other errors mean that the time fits.
+/// so without anchors any other error means that the period is right.
 fn check_time(certificate: &ParsedCertificate<'_>, now: UnixTime) -> Result<(), Error> {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 

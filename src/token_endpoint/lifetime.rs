@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::response_format::ResponseFormat;
 use crate::token::UnreadableLifetime;
 
-/// A time in the past that is still read as that of the expiry, and not as a mistake: the clocks of
-/// a server and a proxy may differ, and `Date` has whole seconds.
+/// The longest time since an expiry that is still read as one. An earlier expiry is taken for a
+/// mistake. The clocks of a server and a proxy may differ, and `Date` has whole seconds.
 const MAX_PASSED: Duration = Duration::from_secs(60);
 
 /// Reads the lifetime from the expiry, or else from the number of seconds. Returns `None` if
-/// neither can be read. Returns the first member that is there and cannot be read.
+/// neither can be read. Also returns the first member that is there and cannot be read.
 pub(super) fn read_lifetime(
     object: &Value,
     format: &ResponseFormat,

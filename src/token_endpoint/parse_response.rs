@@ -299,6 +299,7 @@ impl Parser<'_> {
         self.response.not_an_object("the response", json, self.redactor)
     }
 }
+
 /// Returns true for values with which servers say that there is no error.
 fn means_success(value: &Value) -> bool {
     match value {
