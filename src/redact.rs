@@ -28,7 +28,7 @@ const NOT_UNRESERVED: &AsciiSet =
 ///
 /// Texts and secrets are compared without regard to ASCII case, because percent-encodings are
 /// written in either case. Backslashes are ignored, because `Debug` adds them, once for each level
-/// of nesting. Characters that are not printed count as spaces.
+/// of nesting. Characters that are neither alphanumeric nor printable ASCII count as spaces.
 #[derive(Default)]
 pub(crate) struct Redactor {
     secrets: Vec<Zeroizing<String>>,
@@ -47,8 +47,8 @@ impl Redactor {
         Self::new(self.secrets.iter().cloned().chain([secret]).collect())
     }
 
-    /// Returns `text` without secrets and without control characters, cut to a length that fits
-    /// into a line of a log.
+    /// Returns `text` without secrets, with spaces instead of control characters and punctuation
+    /// outside of ASCII, cut to a length that fits into a line of a log.
     pub(crate) fn clean(&self, text: &str) -> String {
         let text = printable(text);
         let shown = cut(redacted_parts(&text, &self.needles().find(&text)));
@@ -81,23 +81,24 @@ struct Needles {
     automaton: Option<NFA>,
     kinds: Vec<NeedleKind>,
     /// True if a secret consists of backslashes only.
-    has_backslashes: bool,
+    has_backslash_secret: bool,
 }
 
 impl Needles {
     fn new(secrets: &[Zeroizing<String>]) -> Self {
         let mut needles: Vec<_> = secrets.iter().flat_map(|secret| forms(secret)).collect();
         needles.sort_unstable_by(|a, b| (&*a.0, a.1).cmp(&(&*b.0, b.1)));
-        // The same needle as the beginning of one secret and as another one: the beginning stays.
+        // A needle may be the beginning of one secret and another complete one. The beginning is
+        // kept, because it comes first.
         needles.dedup_by(|a, b| a.0 == b.0);
-        let has_backslashes = needles.first().is_some_and(|(needle, _)| needle.is_empty());
+        let has_backslash_secret = needles.first().is_some_and(|(needle, _)| needle.is_empty());
         needles.retain(|(needle, _)| !needle.is_empty());
         let automaton = (needles.len() <= MAX_NEEDLES).then(|| {
             let needles = needles.iter().map(|(needle, _)| needle.as_slice());
             NFA::builder().prefilter(false).build(needles).ok()
         });
         let kinds = needles.iter().map(|(_, kind)| *kind).collect();
-        Self { automaton: automaton.flatten(), kinds, has_backslashes }
+        Self { automaton: automaton.flatten(), kinds, has_backslash_secret }
     }
 
     /// Returns the parts of `text` that are replaced, in order and not adjacent.
@@ -119,7 +120,8 @@ impl Needles {
     }
 
     fn occur_in(&self, text: &str) -> bool {
-        let mut occur = self.automaton.is_none() || (self.has_backslashes && text.contains('\\'));
+        let mut occur =
+            self.automaton.is_none() || (self.has_backslash_secret && text.contains('\\'));
         self.search(text, |_, _| {
             occur = true;
             false
@@ -202,7 +204,8 @@ fn escape_for_json(text: &str) -> Zeroizing<String> {
     Zeroizing::new(unquoted.unwrap_or(text).to_owned())
 }
 
-/// Returns `text` with a space instead of each character that is not printed.
+/// Returns `text` with a space instead of each character that is neither alphanumeric nor printable
+/// ASCII.
 fn printable(text: &str) -> String {
     text.chars().map(printable_char).collect()
 }
@@ -213,6 +216,7 @@ fn printable_char(c: char) -> char {
 
 /// Returns the parts of `text`, with [`REDACTED`] instead of each range.
 fn redacted_parts<'a>(text: &'a str, ranges: &'a [Range<usize>]) -> impl Iterator<Item = &'a str> {
+    // The texts between the ranges, and after the last one.
     let starts = ranges.iter().map(|range| range.end);
     let ends = ranges.iter().skip(1).map(|range| range.start).chain([text.len()]);
     let first = ranges.first().map_or(text, |range| &text[..range.start]);
