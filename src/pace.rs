@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Allows `burst` uses at once, and one more after each `interval`.
+/// A pace that allows `burst` uses at once, and one more after each `interval`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     interval: Duration,
+    /// At least one.
     burst: u32,
     /// The instant at which all uses are available again.
     full_at: Option<Instant>,
@@ -20,10 +21,12 @@ impl Pace {
 
     /// Returns true if another use is allowed now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
-        let most_ahead = self.interval * (self.burst - 1);
-        self.full_at.is_none_or(|at| at <= now + most_ahead)
+        // One use is available as soon as all uses will be within this time.
+        let tolerance = self.interval * (self.burst - 1);
+        self.full_at.is_none_or(|at| at <= now + tolerance)
     }
 
+    /// Counts one use, allowed or not.
     pub(crate) fn count_use(&mut self, now: Instant) {
         let full_at = self.full_at.map_or(now, |at| at.max(now));
         self.full_at = Some(full_at + self.interval);
@@ -42,7 +45,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Returns the seconds at which a use was allowed, for one attempt a second.
-    fn uses(pace: &mut Pace, seconds: u32, helped: bool) -> Vec<u32> {
+    fn uses(pace: &mut Pace, seconds: u32, gives_back: bool) -> Vec<u32> {
         let start = Instant::now();
         let is_used = |second: &u32| {
             let now = start + SECOND * *second;
@@ -50,7 +53,7 @@ mod tests {
             if is_allowed {
                 pace.count_use(now);
             }
-            if is_allowed && helped {
+            if is_allowed && gives_back {
                 pace.give_back();
             }
             is_allowed

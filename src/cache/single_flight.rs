@@ -46,9 +46,10 @@ pub(super) fn join_or_start(core: &Arc<Core>) -> Entry {
         return Entry::Cached(token);
     }
     let now = Instant::now();
-    // Without a runtime the caller cannot wait. Its refresh fails without a token request.
-    let is_expiry = core.slot.generation().is_some() && Handle::try_current().is_ok();
-    let activity = if is_expiry { state.activity_after_expiry(now) } else { state.activity(now) };
+    // Without a runtime the caller cannot wait for the end of a pause. Its refresh fails without a
+    // token request.
+    let may_pause = core.slot.generation().is_some() && Handle::try_current().is_ok();
+    let activity = if may_pause { state.activity_after_expiry(now) } else { state.activity(now) };
     match (activity, state.refresh(), state.last_error()) {
         (Activity::Closed, ..) => return Entry::Blocked(closed()),
         (Activity::LimitReached(until), ..) => {
@@ -235,7 +236,7 @@ impl Drop for RefreshGuard {
 
 /// Puts a fetched token into the slot.
 fn publish(core: &Core, state: &mut State, fetched: Fetched) -> Outcome {
-    let Fetched { token, requested_at, request_counter, .. } = fetched;
+    let Fetched { token, requested_at, request_counter } = fetched;
     // A source that returns the current token again gives it no new generation. Otherwise a
     // rejection of that token would be taken for a late one.
     let current = core.slot.load_valid();
