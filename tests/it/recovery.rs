@@ -325,9 +325,9 @@ async fn stale_token_is_used_during_its_background_refresh() {
     assert_eq!(transcript[11], "token-2 200");
 }
 
-/// The renewal had begun before the rejection, so its token was revoked as well.
+/// The refresh had begun before the rejection, so its token was revoked as well.
 #[tokio::test(start_paused = true)]
-async fn revocation_during_a_renewal_is_recovered_by_a_second_retry() {
+async fn revocation_during_a_refresh_is_recovered_by_a_second_retry() {
     let setup = TestSetup::new();
     setup.source.script([Reply::Issue(Duration::from_secs(100)), Reply::IssueRevoked]);
     setup.get().await.unwrap();

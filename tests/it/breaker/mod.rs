@@ -72,7 +72,7 @@ fn revocation_every_15_s_costs_one_refresh_each() {
     }
 }
 
-/// Some revocations come while the token is being renewed, so the new token is dead as well.
+/// Some revocations come during a refresh, so the new token is dead as well.
 #[test]
 fn revocation_every_7_s_with_short_tokens_is_recovered() {
     with_seeds(2, async |seed| {
@@ -80,8 +80,8 @@ fn revocation_every_7_s_with_short_tokens_is_recovered() {
         let (revocations, time) = (42, 5 * MINUTE);
         servers.revoke_every(7 * SECOND, revocations);
         let answers = servers.send(Requests::new(200, time)).await;
-        let renewals = time.as_secs() / 10 + 1;
-        let bound = usize::try_from(u64::from(revocations) + renewals).unwrap();
+        let due_refreshes = time.as_secs() / 10 + 1;
+        let bound = usize::try_from(u64::from(revocations) + due_refreshes).unwrap();
         assert_at_most(servers.refreshes(), bound, "refreshes");
         assert_at_most(rejected(&answers), answers.len() / 100, "rejections");
     });
@@ -134,7 +134,7 @@ fn two_revocations_within_5_ms_are_recovered_under_load() {
 }
 
 #[test]
-fn api_that_rejects_everything_costs_15_refreshes_in_10_min() {
+fn rejecting_api_costs_at_most_15_refreshes_in_10_min() {
     for per_second in [1, 10] {
         with_seeds(3, async |seed| {
             let servers = Servers::new(seed, 1, HOUR, |_| false);
@@ -145,7 +145,7 @@ fn api_that_rejects_everything_costs_15_refreshes_in_10_min() {
 }
 
 #[test]
-fn lagging_one_of_two_replicas_heals_within_a_minute() {
+fn lagging_one_of_two_replicas_is_recovered_within_30_s() {
     with_seeds(5, async |seed| {
         let servers = Servers::new(seed, 1, HOUR, |arrival| {
             arrival.arrivals % 2 == 0 || arrival.token_age >= 10 * SECOND
@@ -155,8 +155,8 @@ fn lagging_one_of_two_replicas_heals_within_a_minute() {
         assert_at_most(servers.refreshes(), 10, "refreshes");
         assert_at_most(rejected(&answers), 15, "rejections");
         let last = answers.iter().rfind(|answer| answer.status == StatusCode::UNAUTHORIZED);
-        let healed_after = last.map_or(Duration::ZERO, |answer| answer.at - start);
-        assert!(healed_after < MINUTE / 2, "{healed_after:?}");
+        let recovered_after = last.map_or(Duration::ZERO, |answer| answer.at - start);
+        assert!(recovered_after < 30 * SECOND, "{recovered_after:?}");
     });
 }
 
@@ -168,7 +168,7 @@ fn lagging_one_of_ten_replicas_costs_few_refreshes() {
         });
         let answers = servers.send(Requests::new(100, 5 * MINUTE)).await;
         assert_at_most(servers.refreshes(), 10, "refreshes");
-        // It heals when the replica has learned of the last token.
+        // Each token is rejected by the replica for 10 s, at 10 requests a second.
         assert_at_most(rejected(&answers), 10 * 10 * 10, "rejections");
     });
 }
@@ -194,7 +194,7 @@ fn random_401_to_a_twentieth_costs_few_refreshes() {
 }
 
 #[test]
-fn thousand_rejecting_origins_share_60_refreshes_in_10_min() {
+fn thousand_rejecting_origins_share_50_refreshes_in_10_min() {
     with_seeds(1, async |seed| {
         // One task sends all requests, so that many of them take little time.
         let servers = Servers::new(seed, 1000, HOUR, |_| false).without_latency();
@@ -206,10 +206,10 @@ fn thousand_rejecting_origins_share_60_refreshes_in_10_min() {
                 let response = client.clone().oneshot(request).await.unwrap();
                 assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
             }
-            // A second would change nothing but the time that the test takes.
+            // With an interval of one second, the result is the same and the test takes longer.
             sleep(10 * SECOND).await;
         }
-        assert_at_most(servers.refreshes(), 60, "refreshes");
+        assert_at_most(servers.refreshes(), 50, "refreshes");
     });
 }
 

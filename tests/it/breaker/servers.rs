@@ -122,7 +122,7 @@ impl Servers {
         lock(&self.state).is_down = is_down;
     }
 
-    /// Returns a client, which the API knows by this name.
+    /// Returns a client with this name. The API can tell clients apart by name.
     pub(super) fn client(&self, name: &'static str) -> Client {
         let state = Arc::clone(&self.state);
         Client::new(self.layer.layer(service_fn(move |request: Request<Body>| {
@@ -171,6 +171,7 @@ impl Answered {
                 let has_error = response.extensions().get::<TokenError>().is_some();
                 Answered { at, client, status: response.status(), has_error }
             }
+            // Counts as a rejection, because the caller has no answer of the API.
             Err(error) => {
                 assert!(error.is::<TokenError>(), "{error}");
                 let status = StatusCode::UNAUTHORIZED;

@@ -233,9 +233,9 @@ async fn server_that_rejects_call_and_retry_costs_few_tokens() {
     assert!(token_requests < 20, "{token_requests} token requests");
 }
 
-/// The renewal had begun before the rejection, so its token was revoked as well.
+/// The refresh had begun before the rejection, so its token was revoked as well.
 #[tokio::test(start_paused = true)]
-async fn revocation_during_a_renewal_is_recovered_by_a_second_retry() {
+async fn revocation_during_a_refresh_is_recovered_by_a_second_retry() {
     let setup = GrpcSetup::new();
     setup.source.script([Reply::Issue(Duration::from_secs(100))]);
     assert_eq!(setup.call_to_the_end().await, Code::Ok);
