@@ -14,6 +14,10 @@
 //! succeed. So an acceptance ends a run. Acceptances are inspected only during a run, and after a
 //! refresh for a request that cannot be retried.
 //!
+//! Some endpoints accept every token, because they do not check it, and their responses end each
+//! run. Therefore a refresh is also tried if the rejections go on for long enough, with acceptances
+//! between them. That time doubles with each such trial that does not help.
+//!
 //! In all cases, refreshes are paced, and consecutive futile ones back off.
 
 use std::{
@@ -55,6 +59,10 @@ const LONGEST_RUN: u32 = 12;
 /// requests.
 const MAX_RUN_TIME: Duration = Duration::from_secs(60);
 
+/// The time after which a refresh is tried even if acceptances come between the rejections. It
+/// begins at [`MAX_RUN_TIME`] and doubles with each trial that does not help up to this limit.
+const MAX_TRIAL_DELAY: Duration = Duration::from_secs(30 * 60);
+
 /// The time after the first rejection of a run in which one acceptance does not end the run: the
 /// server may have decided on it before it learned of the revocation.
 const OVERLAP: Duration = Duration::from_millis(100);
@@ -75,6 +83,9 @@ pub(crate) struct Breaker {
 struct OriginRecord {
     /// The number of refreshes in a row that have not helped so far.
     futile: u32,
+    /// The number of trials in a row that have not helped so far. They are not futile refreshes: one
+    /// request that is always rejected must not make longer runs necessary for the others.
+    trials: u32,
     /// The number of refreshes in a row that have helped briefly. The last one counts until it is
     /// known to have helped for longer.
     brief: u32,
@@ -84,6 +95,8 @@ struct OriginRecord {
     permitted: Option<Permitted>,
     pace: Pace,
     run: Option<Run>,
+    /// The instant of the first rejection since the last refresh was permitted or has helped.
+    rejected_since: Option<Instant>,
     last_rejection: Option<Instant>,
     is_watched: bool,
 }
@@ -95,6 +108,8 @@ struct Permitted {
     at: Instant,
     /// True if the success of any request shows that this refresh has helped.
     awaits_any_acceptance: bool,
+    /// True if acceptances came between the rejections that caused this refresh.
+    is_trial: bool,
 }
 
 /// Rejections in a row.
@@ -178,11 +193,13 @@ impl Breaker {
 impl OriginRecord {
     const NEW: Self = Self {
         futile: 0,
+        trials: 0,
         brief: 0,
         helped_at: None,
         permitted: None,
         pace: PACE,
         run: None,
+        rejected_since: None,
         last_rejection: None,
         is_watched: false,
     };
@@ -209,20 +226,24 @@ impl OriginRecord {
             *self = Self { is_watched: self.is_watched, ..Self::NEW };
         }
         if self.helped_at.take().is_some_and(|at| now >= at + BRIEF) {
-            (self.futile, self.brief) = (0, 0);
+            (self.futile, self.trials, self.brief) = (0, 0, 0);
         }
         let run = self.count_rejection(generation, now);
         let is_proven = !self.is_in_doubt()
             || run.length >= (SHORTEST_RUN + self.futile).min(LONGEST_RUN)
             || now >= run.began + MAX_RUN_TIME;
+        let is_trial = !is_proven
+            && self.rejected_since.is_some_and(|since| now >= since + self.trial_delay());
         let is_backing_off = self.permitted.is_some_and(|refresh| now < refresh.at + self.delay());
-        if !is_proven || is_backing_off || !self.pace.allows(now) {
+        if !(is_proven || is_trial) || is_backing_off || !self.pace.allows(now) {
             return Permission::Denied;
         }
         self.pace.count_use(now);
-        self.futile = self.futile.saturating_add(1);
-        self.run = None;
-        self.permitted = Some(Permitted { generation, at: now, awaits_any_acceptance: !can_retry });
+        let count = if is_trial { &mut self.trials } else { &mut self.futile };
+        *count = count.saturating_add(1);
+        (self.run, self.rejected_since) = (None, None);
+        let awaits_any_acceptance = !can_retry;
+        self.permitted = Some(Permitted { generation, at: now, awaits_any_acceptance, is_trial });
         Permission::Given
     }
 
@@ -240,8 +261,14 @@ impl OriginRecord {
         }
     }
 
+    /// Returns the time from the first rejection after a refresh to a trial.
+    fn trial_delay(&self) -> Duration {
+        doubling_delay(MAX_RUN_TIME, self.trials, MAX_TRIAL_DELAY)
+    }
+
     fn count_rejection(&mut self, generation: Generation, now: Instant) -> Run {
         self.last_rejection = Some(now);
+        self.rejected_since.get_or_insert(now);
         let mut run =
             self.run.unwrap_or(Run { length: 0, began: now, generation, has_overlap: false });
         run.length = run.length.saturating_add(1);
@@ -266,9 +293,12 @@ impl OriginRecord {
         // This refresh was counted as futile. It also outweighs an earlier futile one.
         self.futile = self.futile.saturating_sub(2);
         self.helped_at = Some(now);
-        self.run = None;
+        (self.run, self.rejected_since) = (None, None);
         if let Some(refresh) = &mut self.permitted {
             refresh.awaits_any_acceptance = false;
+            if refresh.is_trial {
+                self.trials = 0;
+            }
         }
     }
 
@@ -376,7 +406,7 @@ mod tests {
             assert!(fixture.recover());
             fixture.pass(10 * FIRST_DELAY);
         }
-        for _ in 0..100 {
+        for _ in 0..40 {
             assert!(!fixture.reject() && !fixture.reject());
             fixture.pass(OVERLAP);
             fixture.accept();
@@ -398,6 +428,24 @@ mod tests {
         assert!(!fixture.clone().reject());
         fixture.pass(Duration::from_nanos(1));
         assert!(fixture.reject());
+    }
+
+    #[test]
+    fn rejections_among_acceptances_are_enough_in_the_end() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.reject());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let start = fixture.now;
+            while !fixture.reject() {
+                fixture.accept();
+                fixture.accept();
+                fixture.pass(FIRST_DELAY);
+            }
+            waits.push((fixture.now - start).as_secs());
+        }
+        assert_eq!(waits, [60, 120, 240, 480, 960, 1800, 1800, 1800]);
+        assert_eq!(fixture.record.futile, 1, "trials do not make longer runs necessary");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use self::servers::{Answered, Arrival, Requests, Servers, uri};
+use self::servers::{Answered, Arrival, Requests, Servers, UNCHECKED, uri};
 use crate::support::Body;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -256,5 +256,23 @@ fn outage_that_begins_with_a_revocation_names_its_reason() {
         // The back-off of 1, 2, 4, … 120 s, less 20 %, within five minutes.
         assert_at_most(servers.refreshes(), 12, "token requests");
         assert_eq!(answers.last().unwrap().status, StatusCode::OK);
+    });
+}
+
+/// Some endpoints do not check the token, and their responses come between the rejections of a dead
+/// token, as do the responses of a client that asks for them again and again.
+#[test]
+fn responses_without_a_check_do_not_keep_a_dead_token() {
+    with_seeds(2, async |seed| {
+        let servers = Servers::new(seed, 1, 24 * HOUR, |arrival| arrival.client != "rejected");
+        servers.revoke_every(5 * MINUTE, 1);
+        let requests = Requests::new(1, 10 * MINUTE);
+        let at = |client, millis| {
+            servers.send(Requests { client, offset: Duration::from_millis(millis), ..requests })
+        };
+        let (_, honest, _) = tokio::join!(at("rejected", 0), at("honest", 300), at(UNCHECKED, 700));
+        assert_eq!(honest.last().unwrap().status, StatusCode::OK);
+        assert_at_most(servers.refreshes(), 6, "refreshes");
+        assert_at_most(rejected(&honest), 4 * 60, "rejections of the honest client");
     });
 }
