@@ -50,8 +50,33 @@ impl Redactor {
     /// Returns `text` without secrets, with spaces instead of control characters and punctuation
     /// outside of ASCII, cut to a length that fits into a line of a log.
     pub(crate) fn clean(&self, text: &str) -> String {
+        self.clean_part(text, str::to_owned)
+    }
+
+    /// Returns a URL without its query, [cleaned](Self::clean).
+    pub(crate) fn clean_url(&self, url: &Uri) -> String {
+        self.clean_part(&url.to_string(), |text| {
+            text.split('?').next().unwrap_or_default().to_owned()
+        })
+    }
+
+    /// Returns the part of a text that can be shown, where the text should have been a URL: the part
+    /// after the last `@` and before the first `?` or `#`. It is [cleaned](Self::clean).
+    pub(crate) fn clean_url_text(&self, text: &str) -> String {
+        self.clean_part(text, |text| {
+            let schemes = ["https://", "http://"];
+            let scheme = schemes.into_iter().find(|scheme| text.starts_with(scheme)).unwrap_or("");
+            let rest = text[scheme.len()..].rsplit('@').next().unwrap_or_default();
+            [scheme, rest.split(['?', '#']).next().unwrap_or_default()].concat()
+        })
+    }
+
+    /// Returns the part of a text that `part` chooses, cleaned. Secrets are replaced before, because
+    /// a part of a secret would not be found.
+    fn clean_part(&self, text: &str, part: impl FnOnce(&str) -> String) -> String {
         let text = printable(text);
-        let shown = cut(redacted_parts(&text, &self.needles().find(&text)));
+        let redacted: String = redacted_parts(&text, &self.needles().find(&text)).collect();
+        let shown = cut(&part(&redacted));
         // Finds secrets that are too small to be replaced, and those that a replacement completes.
         if self.needles().occur_in(&shown) { REDACTED.to_owned() } else { shown }
     }
@@ -227,8 +252,8 @@ fn redacted_parts<'a>(text: &'a str, ranges: &'a [Range<usize>]) -> impl Iterato
     iter::once(first).chain(others)
 }
 
-fn cut<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    let mut rest = parts.flat_map(str::chars);
+fn cut(text: &str) -> String {
+    let mut rest = text.chars();
     let mut shown: String = rest.by_ref().take(MAX_CHARS).collect();
     if rest.next().is_some() {
         shown.push('…');
@@ -238,21 +263,13 @@ fn cut<'a>(parts: impl Iterator<Item = &'a str>) -> String {
 
 /// Returns a URL without its query, which may contain a secret. User information is rejected when a
 /// URL is checked. The text is [cleaned](Redactor::clean), because a server may have chosen the URL.
-pub(crate) fn url_without_query(uri: &Uri) -> String {
-    Redactor::default().clean(&match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{}", uri.path()),
-        _ => uri.path().to_owned(),
-    })
+pub(crate) fn url_without_query(url: &Uri) -> String {
+    Redactor::default().clean_url(url)
 }
 
-/// Returns the part of a text that can be shown, where the text should have been a URL: the part
-/// after the last `@` and before the first `?` or `#`. It is [cleaned](Redactor::clean).
+/// Does the same as [`Redactor::clean_url_text`] where no other secrets are known.
 pub(crate) fn url_text_without_secrets(text: &str) -> String {
-    let scheme =
-        ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme)).unwrap_or("");
-    let rest = text[scheme.len()..].rsplit('@').next().unwrap_or_default();
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    Redactor::default().clean(&format!("{scheme}{rest}"))
+    Redactor::default().clean_url_text(text)
 }
 
 #[cfg(test)]
@@ -306,6 +323,26 @@ mod tests {
         let redactor = redactor(&["abcd", "cdef", "defghi", "bcde", "xyzw"]);
         assert_eq!(redactor.clean("<abcdefghi>, abcdabcd"), "<[redacted]>, [redacted]");
         assert_eq!(redactor.clean("xyzwabcd-xyz"), "[redacted]-xyz");
+    }
+
+    #[test]
+    fn secret_is_replaced_before_a_part_of_a_url_is_chosen() {
+        let long = format!("/{}/", "p".repeat(160));
+        for secret in
+            ["s3cret-s3cret-s3cret-s3cret-s3cret", "s3cret?x", "s3cret#x", "s3cret@s3cret"]
+        {
+            let redactor = redactor(&[secret]);
+            for path in ["/", &long] {
+                let shown = redactor.clean_url_text(&format!("https://as.test{path}{secret}?q"));
+                assert_eq!(shown, format!("https://as.test{path}[redacted]"));
+                let Ok(url) = format!("https://as.test{path}{secret}?q").parse() else { continue };
+                let shown = redactor.clean_url(&url);
+                assert!(!shown.contains("s3c") || secret.contains('#'), "{shown}");
+            }
+        }
+        let redactor = redactor(&["s3cret"]);
+        assert_eq!(redactor.clean_url_text("http://u:p@h/s3cret#s3cret"), "http://h/[redacted]");
+        assert_eq!(redactor.clean_url(&Uri::from_static("http://h/a@b?q")), "http://h/a@b");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Advice, TokenError, TokenErrorKind, is_transient_status},
-    redact::{Redactor, url_text_without_secrets},
+    redact::Redactor,
 };
 
 /// The settings of a token request on which the advice depends.
@@ -113,7 +113,7 @@ impl RequestFacts<'_> {
         } else {
             location.into_owned()
         };
-        let location = redactor.clean(&url_text_without_secrets(&location));
+        let location = redactor.clean_url_text(&location);
         let advice = if self.is_discovered {
             "correct the token_endpoint in the issuer's metadata, which redirects to {}"
         } else {

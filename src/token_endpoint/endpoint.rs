@@ -414,7 +414,7 @@ impl TokenEndpoint {
             self.location.forget_metadata();
             let place = match self.location {
                 Location::TokenUrl(_) => url.to_string(),
-                Location::Issuer(_) => redactor.clean(&url.to_string()),
+                Location::Issuer(_) => redactor.clean_url(url.uri()),
             };
             error.at("token endpoint", &place)
         })

@@ -246,7 +246,7 @@ impl Issuer {
         match metadata["issuer"].as_str() {
             Some(issuer) if issuer == self.identifier => {}
             Some(other) => {
-                let other = redactor.clean(&url_text_without_secrets(other));
+                let other = redactor.clean_url_text(other);
                 let advice = "if the server is yours, use the issuer in its metadata; if it is \
                               reached through a back channel, name that with \
                               {Issuer::discover_at|discover_at}";
@@ -269,11 +269,15 @@ impl Issuer {
                 Ok(Metadata { token_url, methods })
             }
             Ok(url) => {
-                let url = redactor.clean(&url.to_string());
+                let url = redactor.clean_url(url.uri());
                 invalid(format!("its token endpoint {url} has another scheme than its metadata"))
             }
-            Err(error) => {
-                let error = redactor.clean(&error.to_string());
+            Err(mut error) => {
+                if let ConfigError::TokenUrl { url: shown, .. }
+                | ConfigError::InsecureTokenUrl { url: shown } = &mut error
+                {
+                    *shown = redactor.clean_url_text(url);
+                }
                 invalid(format!("its metadata has an unusable token_endpoint: {error}"))
             }
         }

@@ -2,13 +2,13 @@
 
 use std::fmt::{Debug, Write as _};
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode, header::LOCATION};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::{
-    AccessToken, ClientAuth, ClientCredentials, ConfigError, Issuer, OAuthLayer, Origins,
+    AccessToken, ClientAuth, ClientCredentials, ConfigError, Issuer, Location, OAuthLayer, Origins,
     ResponseFormat, Secret, StaticToken, TokenCache, TokenEndpoint, TokenError, TokenErrorKind,
-    TokenUrl,
+    TokenRequest, TokenUrl,
 };
 
 use crate::{
@@ -132,6 +132,48 @@ async fn errors_show_no_secret_that_the_server_returns() {
 
 /// Prints all messages, so that a person can read them:
 /// `cargo test --all-features --test it every_ -- --nocapture`.
+/// The URL is cut, and its query is left out. Neither may leave a part of a secret.
+#[tokio::test]
+async fn secret_in_a_url_of_the_server_is_not_shown() {
+    for (secret, path) in
+        [("s3cr/e@t?x#y".to_owned(), String::new()), ("s3cr".repeat(20), "p".repeat(170))]
+    {
+        let url = format!("as.test/{path}/{secret}");
+        for (is_discovered, answer) in [
+            (false, format!("https://{url}")),
+            (true, format!(r#"{{"issuer":"https://{url}"}}"#)),
+            (true, format!(r#"{{"issuer":"https://as.test","token_endpoint":"https://{url}"}}"#)),
+            (true, format!(r#"{{"issuer":"https://as.test","token_endpoint":"http://{url}"}}"#)),
+            (true, format!(r#"{{"issuer":"https://as.test","token_endpoint":"ftp://{url}"}}"#)),
+        ] {
+            let transport = tower::service_fn(move |request: Request<Full<bytes::Bytes>>| {
+                let response = Response::builder();
+                let response = match (is_discovered, request.method() == http::Method::GET) {
+                    (true, true) => response.body(Full::<bytes::Bytes>::from(answer.clone())),
+                    (true, false) => response.body(Full::from("{}")),
+                    (false, _) => {
+                        let response = response.status(StatusCode::FOUND);
+                        response.header(LOCATION, &answer).body(Full::default())
+                    }
+                };
+                async { response }
+            });
+            let location: Location = if is_discovered {
+                "https://as.test".parse::<Issuer>().unwrap().into()
+            } else {
+                "https://as.test/token".parse::<TokenUrl>().unwrap().into()
+            };
+            let auth = ClientAuth::client_secret_post("id", secret.as_str());
+            let endpoint = TokenEndpoint::with_transport(location, auth, transport).unwrap();
+            let error = endpoint.send(TokenRequest::new("client_credentials")).await.unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("as.test"), "{shown}");
+            assert_shows_no_secret(&shown);
+            assert!(!shown.contains("t?x") && !shown.contains("#y"), "{shown}");
+        }
+    }
+}
+
 #[test]
 fn every_token_error_says_what_to_do() {
     let kinds = [
