@@ -222,9 +222,7 @@ impl OriginRecord {
             }
             _ => {}
         }
-        if self.last_rejection.is_some_and(|at| now >= at + FORGET_AFTER) {
-            *self = Self { is_watched: self.is_watched, ..Self::NEW };
-        }
+        self.forget_if_idle(now);
         if self.helped_at.take().is_some_and(|at| now >= at + BRIEF) {
             (self.futile, self.trials, self.brief) = (0, 0, 0);
         }
@@ -245,6 +243,12 @@ impl OriginRecord {
         let awaits_any_acceptance = !can_retry;
         self.permitted = Some(Permitted { generation, at: now, awaits_any_acceptance, is_trial });
         Permission::Given
+    }
+
+    fn forget_if_idle(&mut self, now: Instant) {
+        if self.last_rejection.is_some_and(|at| now >= at + FORGET_AFTER) {
+            *self = Self { is_watched: self.is_watched, ..Self::NEW };
+        }
     }
 
     /// Returns true if a single rejection does not prove that the token is dead.
@@ -280,6 +284,8 @@ impl OriginRecord {
     fn retry_rejected(&mut self, generation: Generation, now: Instant) {
         // A late rejection says nothing about the current token.
         if self.permitted.is_none_or(|refresh| generation > refresh.generation) {
+            // A gRPC stream may be rejected long after it began.
+            self.forget_if_idle(now);
             self.count_rejection(generation, now);
         }
     }
@@ -471,6 +477,16 @@ mod tests {
         fixture.pass(FORGET_AFTER);
         assert!(fixture.reject());
         assert_eq!(fixture.record.futile, 1);
+    }
+
+    #[test]
+    fn everything_is_forgotten_when_a_long_stream_is_rejected() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.reject());
+        fixture.pass(FORGET_AFTER);
+        // The refresh has not helped so far: its retry was this stream.
+        fixture.record.retry_rejected(fixture.current, fixture.now);
+        assert!(fixture.reject());
     }
 
     #[test]
