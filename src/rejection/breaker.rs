@@ -499,6 +499,7 @@ mod tests {
         fixture.requested_at = requested_at;
         assert!(fixture.reject());
         assert_eq!(fixture.record.futile, 1, "both belong to one refresh");
+        assert!(!fixture.record.accepted(fixture.current, fixture.now), "the retry decides");
         fixture.requested_at = fixture.now;
         assert!(!fixture.reject());
     }
@@ -514,7 +515,17 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_independent_and_watched_only_while_needed() {
+    fn rejected_retry_counts_unless_it_is_late() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.reject());
+        fixture.record.retry_rejected(Generation::FIRST, fixture.now);
+        assert!(fixture.record.run.is_none(), "a rejection of the old token is late");
+        fixture.record.retry_rejected(fixture.current, fixture.now);
+        assert_eq!(fixture.rejections_to_refresh(), SHORTEST_RUN, "with the retry one more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn origins_are_independent_and_watched_only_while_needed() {
         let breaker = Breaker::new(2);
         let (first, second) = (OriginId::for_test(0), OriginId::for_test(1));
         let token =
@@ -527,11 +538,18 @@ mod tests {
         );
         assert!(!breaker.watches_acceptances());
         let generation = generation.next();
-        assert_eq!(breaker.request_refresh(first, token(generation), true), Permission::Denied);
+        breaker.retry_rejected(first, generation);
         assert!(breaker.watches_acceptances());
+        assert_eq!(breaker.request_refresh(first, token(generation), true), Permission::Denied);
         assert_eq!(breaker.request_refresh(second, token(generation), true), Permission::Given);
         breaker.refresh_helped(first);
         assert!(!breaker.watches_acceptances());
         assert_eq!(breaker.request_refresh(first, token(generation), true), Permission::Given);
+        let generation = generation.next();
+        assert_eq!(breaker.request_refresh(second, token(generation), true), Permission::Denied);
+        assert!(breaker.watches_acceptances());
+        tokio::time::advance(FORGET_AFTER).await;
+        assert_eq!(breaker.request_refresh(second, token(generation), true), Permission::Given);
+        assert!(!breaker.watches_acceptances());
     }
 }

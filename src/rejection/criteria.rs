@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn success_is_included_for_grpc_or_a_configured_success_status() {
         assert!(!RejectionCriteria::default().includes_success());
-        assert!(!with_status(StatusCode::FORBIDDEN).includes_success());
+        assert!(!with_status(StatusCode::BAD_REQUEST).includes_success());
         assert!(with_status(StatusCode::FOUND).includes_success());
         assert!(grpc().includes_success());
     }
