@@ -470,6 +470,12 @@ mod tests {
             (200, r#"{"access_token":"","x":"T0KEN"}"#, "is empty"),
             (200, r#"{"access_token":"T0KEN","token_type":"T0KEN"}"#, "not \"Bearer\""),
             (200, r#"{"access_token":"T0KEN","token_type":"mac"}"#, "\"mac\""),
+            (200, r#"{"access_token":"t","token_type":"SHORT-T0KEN"}"#, "token is not \"Bearer\""),
+            (
+                200,
+                r#"{"access_token":"t","token_type":"long-long-long-long-token"}"#,
+                "token is not \"Bearer\"",
+            ),
             (302, "T0KEN", "redirect"),
             (404, r#"{"other":"T0KEN"}"#, "404"),
             (503, "T0KEN", "503"),
@@ -510,8 +516,9 @@ mod tests {
             );
             let error = parse_with(&[], 200, &body, &wrapped_format()).unwrap_err();
             assert_eq!(error.kind(), TokenErrorKind::Rejected, "{success}");
-            let said = "did not succeed (no such client: [redacted])";
-            assert!(error.to_string().contains(said), "{error}");
+            let text = "no such client: [redacted]";
+            assert_eq!(error.error_description(), Some(text));
+            assert!(error.to_string().contains(&format!("did not succeed ({text})")), "{error}");
         }
     }
 

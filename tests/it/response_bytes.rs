@@ -81,18 +81,26 @@ async fn byte_order_mark_and_latin_1_do_not_hide_metadata() {
 
 #[tokio::test(start_paused = true)]
 async fn compressed_response_names_its_encoding_and_a_way_out() {
+    const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03T0KEN-T0KEN-T0";
     for (headers, named) in [
         (&[("content-encoding", "gzip")][..], "Content-Encoding \"gzip\", 24 bytes"),
         (&[("content-encoding", "br"), ("content-type", "application/json")], "\"br\", 24 bytes"),
         (&[], "no Content-Type, 24 bytes"),
     ] {
         for status in [200, 400] {
-            let body = b"\x1f\x8b\x08\0\0\0\0\0\0\x03T0KEN-T0KEN-T0";
-            let message = error(status, headers, body).await.to_string();
+            let message = error(status, headers, GZIP).await.to_string();
             assert!(message.contains(named), "{message}");
             assert!(message.contains("decompresses") && !message.contains("T0KEN"), "{message}");
             assert_eq!(message.contains("is compressed"), status == 200, "{message}");
         }
+    }
+    for (status, headers, body) in [
+        (503, &[("content-encoding", "gzip")][..], GZIP),
+        (403, &[("content-encoding", "gzip")], b"{\"detail\":\"x\"}"),
+        (200, &[("content-encoding", "Identity")], b"T0KEN"),
+    ] {
+        let message = error(status, headers, body).await.to_string();
+        assert!(!message.contains("compress"), "{message}");
     }
     let plain = fetch(
         200,
@@ -119,6 +127,8 @@ async fn response_that_is_not_json_names_its_type_and_length() {
     let said =
         "503 Service Unavailable, without an OAuth error (Content-Type \"text/html\", 7 bytes)";
     assert!(message.contains(said), "{message}");
+    let message = error(503, &[("content-type", "text/html")], b"").await.to_string();
+    assert!(message.contains("503 Service Unavailable, without an OAuth error;"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
