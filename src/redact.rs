@@ -377,6 +377,9 @@ mod tests {
             "the secret [redacted]"
         );
         assert_eq!(redactor.clean("0;1;2;3;"), "0;1;2;3;");
+        let complete = "x".repeat(MAX_NEEDLE_BYTES);
+        let clean = self::redactor(&[&complete]).clean(&format!("the secret {complete} is wrong"));
+        assert_eq!(clean, "the secret [redacted] is wrong");
     }
 
     #[test]
