@@ -312,4 +312,20 @@ mod tests {
         assert!(core.current().is_none());
         assert!(core.slot.read_fresh(|_| ()).is_none(), "later requests do not send it either");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_eight_tokens_are_remembered() {
+        let core = Arc::new(Core::new(None, WallClock::default(), Telemetry::new("test".into())));
+        let mut generations = Vec::new();
+        for _ in 0..9 {
+            let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
+            guard.finish(AccessToken::bearer("t"));
+            generations.push(core.slot.generation().unwrap());
+            assert!(core.invalidate(generations[generations.len() - 1]));
+        }
+        let later = Instant::now() + Duration::from_secs(1);
+        let is_remembered = |generation: &_| core.was_requested_before(*generation, later);
+        let remembered = generations.iter().filter(|generation| is_remembered(generation));
+        assert_eq!(remembered.collect::<Vec<_>>(), generations[1..].iter().collect::<Vec<_>>());
+    }
 }

@@ -68,6 +68,8 @@ async fn status_follows_the_life_of_a_token() {
 #[tokio::test(start_paused = true)]
 async fn status_has_the_error_until_a_refresh_succeeds() {
     let setup = TestSetup::new();
+    let mut changes = setup.cache.subscribe();
+    assert_eq!(available_by_next(&mut changes).await, [EMPTY]);
     setup.source.script([Reply::Fail]);
     setup.cache.token().await.unwrap_err();
     let status = setup.cache.status();
@@ -81,6 +83,8 @@ async fn status_has_the_error_until_a_refresh_succeeds() {
     let status = setup.cache.status();
     assert_eq!(status.refresh, RefreshState::Idle);
     assert!(status.last_error.is_some() && status.can_serve());
+    let late = available_by_next(&mut changes).await;
+    assert_eq!(late.len(), 1, "a subscriber that was late sees that there was an error");
     setup.cache.token().await.unwrap();
     assert!(setup.cache.status().last_error.is_none());
 }
@@ -335,16 +339,17 @@ impl Error for ReadsStatusOnDrop {}
 
 #[tokio::test(start_paused = true)]
 async fn error_that_reads_the_status_on_drop_does_not_deadlock() {
-    let cache = Arc::new(OnceLock::new());
-    let weak = Arc::downgrade(&cache);
+    let cell = Arc::new(OnceLock::new());
+    let weak = Arc::downgrade(&cell);
     let source = source_fn(move |_| {
         let cause = ReadsStatusOnDrop(weak.clone());
         async { Err(TokenError::new(TokenErrorKind::Transport, "down").with_source(cause)) }
     });
-    let cache = cache.get_or_init(|| TokenCache::new(source));
+    let cache = cell.get_or_init(|| TokenCache::new(source));
     for _ in 0..3 {
         wait_for_backoff(&cache.token().await.unwrap_err()).await;
     }
+    assert_eq!(Arc::weak_count(&cell), 2, "the source and the last error");
 }
 
 #[tokio::test(start_paused = true)]
