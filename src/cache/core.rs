@@ -269,6 +269,7 @@ pub(super) fn release(mut state: MutexGuard<'_, State>) {
 #[cfg(test)]
 mod tests {
     use std::{
+        num::NonZeroU32,
         sync::{
             OnceLock,
             atomic::{AtomicU64, Ordering},
@@ -314,6 +315,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn token_aged_by_a_sleep_is_read_without_another_check() {
+        static SLEPT_HOURS: AtomicU64 = AtomicU64::new(0);
+        let start = SystemTime::now();
+        let hours = |hours| Duration::from_secs(hours * 3600);
+        let wall_clock = WallClock::new(move || start + hours(SLEPT_HOURS.load(Ordering::SeqCst)));
+        let core = Arc::new(Core::new(None, wall_clock, Telemetry::new("test".into())));
+        let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
+        guard.finish(Ok(AccessToken::bearer("t").unwrap().expires_in(hours(24))));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        SLEPT_HOURS.store(8, Ordering::SeqCst);
+        assert!(core.slot.read_fresh(|_| ()).is_none(), "the check is due");
+        let (aged, _) = core.current().unwrap();
+        assert!(aged.remaining().unwrap() <= hours(16));
+        assert!(core.slot.read_fresh(|_| ()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn last_eight_tokens_are_remembered() {
         let core = Arc::new(Core::new(None, WallClock::default(), Telemetry::new("test".into())));
         let mut generations = Vec::new();
@@ -327,5 +345,17 @@ mod tests {
         let is_remembered = |generation: &_| core.was_requested_before(*generation, later);
         let remembered = generations.iter().filter(|generation| is_remembered(generation));
         assert_eq!(remembered.collect::<Vec<_>>(), generations[1..].iter().collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limit_reached_before_the_invalidation_keeps_the_token() {
+        let limit = RequestLimit::new(NonZeroU32::MIN, Duration::from_secs(3600));
+        let telemetry = Telemetry::new("test".into());
+        let core = Arc::new(Core::new(Some(limit), WallClock::default(), telemetry));
+        let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
+        core.lock().count_request(Instant::now());
+        guard.finish(AccessToken::bearer("t"));
+        assert!(!core.invalidate_rejected(Generation::FIRST));
+        assert!(core.current().is_some());
     }
 }

@@ -357,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn token_fetched_before_the_cache_was_closed_is_dropped() {
+        let core = core();
+        let mut guard = start(&core);
+        core.close();
+        guard.finish(token());
+        assert!(core.slot.load().is_none());
+    }
+
+    #[test]
     fn context_names_the_reason_and_the_rejected_token() {
         let core = core();
         let mut first = start(&core);

@@ -5,7 +5,7 @@ use std::{
     io, mem,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,11 +16,15 @@ use http::{
     header::{AUTHORIZATION, LOCATION},
 };
 use http_body_util::BodyExt;
-use tokio::time::{Instant, advance, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, advance, sleep},
+};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_oauth::{
-    OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind, replay::NoReplay, source_fn,
+    AccessToken, OAuth, OAuthLayer, Origins, TokenCache, TokenError, TokenErrorKind,
+    replay::NoReplay, source_fn,
 };
 use tower_test::mock::{self, Mock};
 
@@ -222,6 +226,30 @@ async fn failing_retries_do_not_lift_the_limit_on_refreshes() {
         }
         let token_requests = setup.source.request_count();
         assert!(token_requests <= 15, "{token_requests}");
+    }
+}
+
+/// In the pause after a transient failure, the token may soon be replaced.
+#[tokio::test(start_paused = true)]
+async fn rejected_token_stays_in_use_after_a_final_failure() {
+    for (kind, stays) in [(TokenErrorKind::Rejected, true), (TokenErrorKind::Transport, false)] {
+        let is_first = AtomicBool::new(true);
+        let source = source_fn(move |_| {
+            let is_first = is_first.swap(false, Ordering::SeqCst);
+            async move {
+                let token = AccessToken::bearer("t")?.expires_in(Duration::from_secs(3600));
+                if is_first { Ok(token) } else { Err(TokenError::new(kind, "no")) }
+            }
+        });
+        let cache = TokenCache::new(source);
+        cache.token().await.unwrap();
+        advance(Duration::from_secs(2520)).await; // the token is stale now
+        cache.token().await.unwrap();
+        yield_now().await;
+        assert_eq!(cache.status().last_error.unwrap().kind(), kind, "of the background refresh");
+        let response = layer(&cache).layer(rejecting_api()).oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(cache.current().is_some(), stays, "{kind:?}");
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -21,7 +24,7 @@ use tower_oauth::{
     source_fn,
 };
 
-use crate::support::{Reply, TestSetup, token_error, wait_for_backoff};
+use crate::support::{Reply, TestSetup, token_error};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -341,13 +344,20 @@ impl Error for ReadsStatusOnDrop {}
 async fn error_that_reads_the_status_on_drop_does_not_deadlock() {
     let cell = Arc::new(OnceLock::new());
     let weak = Arc::downgrade(&cell);
+    let count = AtomicUsize::new(0);
     let source = source_fn(move |_| {
         let cause = ReadsStatusOnDrop(weak.clone());
-        async { Err(TokenError::new(TokenErrorKind::Transport, "down").with_source(cause)) }
+        let kind = match count.fetch_add(1, Ordering::SeqCst) {
+            // It replaces the last error, and not the error of the back-off.
+            2 => TokenErrorKind::Runtime,
+            _ => TokenErrorKind::Transport,
+        };
+        async move { Err(TokenError::new(kind, "down").with_source(cause)) }
     });
     let cache = cell.get_or_init(|| TokenCache::new(source));
-    for _ in 0..3 {
-        wait_for_backoff(&cache.token().await.unwrap_err()).await;
+    for _ in 0..4 {
+        let left = cache.token().await.unwrap_err().next_attempt_in();
+        advance(left.unwrap_or_default()).await;
     }
     assert_eq!(Arc::weak_count(&cell), 2, "the source and the last error");
 }
