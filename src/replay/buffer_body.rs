@@ -232,6 +232,13 @@ mod tests {
     }
 
     #[test]
+    fn debug_output_contains_no_content() {
+        let (sent, saved) = BufferBody::default().keep(Full::<Bytes>::from("S3CRET"));
+        let shown = format!("{sent:?} {:?}", saved.unwrap());
+        assert_eq!(shown, "Buffered { .. } SavedBody { can_replay: true }");
+    }
+
+    #[test]
     fn body_with_size_hint_over_the_cap_is_not_recorded() {
         let (sent, saved) = BufferBody::with_cap(4).keep(Full::<Bytes>::from("12345"));
         assert!(matches!(sent.source, FrameSource::Original { .. }));

@@ -412,6 +412,22 @@ mod tests {
     }
 
     #[test]
+    fn trailers_count_towards_the_cap() {
+        for (cap, can_replay) in
+            [(12 + 2 * TRAILER_OVERHEAD, true), (11 + 2 * TRAILER_OVERHEAD, false)]
+        {
+            let trailers = [("ab", "cdef"), ("g", "hijkl")];
+            let trailers =
+                trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            let (sender, body) = channel_body();
+            sender.try_send(Ok(Frame::trailers(trailers.into_iter().collect()))).unwrap();
+            let (mut first, saved) = record(body, cap);
+            next(&mut first);
+            assert_eq!(saved.can_replay(), can_replay, "{cap}");
+        }
+    }
+
+    #[test]
     fn small_frames_of_40_kb_fit_into_the_default_cap() {
         assert_eq!(FRAME_OVERHEAD, 4 * size_of::<usize>());
         let (sender, body) = channel_body();

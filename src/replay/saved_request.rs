@@ -142,6 +142,16 @@ mod tests {
         assert_eq!(restored.headers().len(), 30_000);
     }
 
+    #[test]
+    fn restored_headers_have_room_for_one_more_name() {
+        let mut request = Request::new(());
+        for count in 1..100 {
+            let name = HeaderName::try_from(format!("x-{count}")).unwrap();
+            request.headers_mut().insert(name, HeaderValue::from_static("a"));
+            assert!(restored(&request).headers().capacity() > count, "{count}");
+        }
+    }
+
     fn header_name() -> impl Strategy<Value = HeaderName> {
         let any_name =
             "[a-z0-9!#$%&'*+.^_`|~-]{1,80}".prop_map(|name| HeaderName::try_from(name).unwrap());

@@ -56,3 +56,36 @@ impl Replay<Body> for TonicBody {
         self.keep(body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio_test::{assert_ready, task};
+    use tonic::Status;
+
+    use super::*;
+
+    fn call() -> Body {
+        let message = Frame::data(Bytes::from_static(b"12345"));
+        Body::new(StreamBody::new(tokio_stream::once(Ok::<_, Status>(message))))
+    }
+
+    fn content(body: Body) -> Bytes {
+        assert_ready!(task::spawn(body.collect()).poll()).unwrap().to_bytes()
+    }
+
+    #[test]
+    fn call_is_sent_completely_and_replayed_up_to_the_cap() {
+        for (cap, can_replay) in [(5, true), (4, false)] {
+            let replay = TonicBody::with_cap(cap);
+            let (sent, saved) = replay.keep(call());
+            assert_eq!(content(sent), "12345");
+            let saved = saved.unwrap();
+            assert_eq!(replay.can_replay(&saved), can_replay);
+            assert_eq!(replay.replay(saved).map(content), can_replay.then(|| "12345".into()));
+        }
+        assert_eq!(content(TonicBody::default().pass(call())), "12345");
+    }
+}
