@@ -370,6 +370,17 @@ mod tests {
     }
 
     #[test]
+    fn issuer_is_shown_with_another_place_of_its_metadata() {
+        let issuer: Issuer = "https://a.test/x".parse().unwrap();
+        assert_eq!(issuer.to_string(), "https://a.test/x");
+        assert_eq!(format!("{issuer:?}"), "Issuer(https://a.test/x)");
+        let issuer = issuer.discover_at("https://b.test/y").unwrap();
+        assert_eq!(issuer.to_string(), "https://a.test/x");
+        let shown = "Issuer(https://a.test/x (discovered at https://b.test/y))";
+        assert_eq!(format!("{issuer:?}"), shown);
+    }
+
+    #[test]
     fn unusable_issuer_is_rejected_with_its_reason() {
         for (issuer, reason) in [
             ("", "not a URL"),

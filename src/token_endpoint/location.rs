@@ -89,3 +89,20 @@ impl TryFrom<&String> for Location {
         Self::try_from(url.as_str())
     }
 }
+
+#[cfg(all(test, feature = "default-transport"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn https_is_that_of_the_token_url_or_of_the_metadata() {
+        for (url, is_https) in [("https://a.test/x", true), ("http://localhost/x", false)] {
+            assert_eq!(Location::try_from(url).unwrap().is_https(), is_https, "{url}");
+            let issuer: Issuer = url.parse().unwrap();
+            assert_eq!(Location::from(issuer).is_https(), is_https, "{url}");
+            let other: Issuer = "https://b.test".parse().unwrap();
+            let other = other.discover_at(url).unwrap();
+            assert_eq!(Location::from(other).is_https(), is_https, "{url}");
+        }
+    }
+}

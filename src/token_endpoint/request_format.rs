@@ -85,3 +85,18 @@ fn encode_json(parameters: &[(String, Zeroizing<String>)], body: &mut Vec<u8>) {
 fn encode_json_string(text: &str, body: &mut Vec<u8>) {
     serde_json::to_writer(body, text).expect("a text can be written to a vector");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_the_encoded_parameters_never_grows() {
+        // Each character takes six bytes of JSON.
+        let text = "\u{1}".repeat(1000);
+        let parameters = [(text.clone(), Zeroizing::new(text))];
+        let body = RequestFormat::Json.encode(&parameters);
+        assert_eq!(body.len(), 2 * 6000 + r#"{"":""}"#.len());
+        assert!(body.capacity() < body.len() + 16, "{}", body.capacity());
+    }
+}

@@ -56,7 +56,10 @@ async fn logs_of_all_crates_show_no_secret() {
 #[tokio::test]
 async fn debug_output_shows_no_secret() {
     let mut shown = String::new();
-    let mut show = |value: &dyn Debug| write!(shown, "{value:?} {value:#?}").unwrap();
+    let mut show = |value: &dyn Debug| {
+        assert!(!format!("{value:?}").is_empty());
+        write!(shown, "{value:?} {value:#?}").unwrap();
+    };
 
     let (id, secret) = Authority::CLIENT;
     let authority = Authority::default();
@@ -67,6 +70,9 @@ async fn debug_output_shows_no_secret() {
     show(&ClientAuth::client_secret_post(id, secret));
     let endpoint = TokenEndpoint::with_transport(url, basic, http1_client()).unwrap();
     show(&endpoint);
+    let token_url: TokenUrl = "https://as.test/token?key=K3Y".parse().unwrap();
+    show(&token_url);
+    show(&endpoint.send(TokenRequest::new("client_credentials")).await.unwrap());
     let grant = ClientCredentials::new(endpoint).parameter("api_key", "K3Y").unwrap();
     show(&grant);
     let grant = ClientCredentials::new(
@@ -85,6 +91,7 @@ async fn debug_output_shows_no_secret() {
     show(&AccessToken::clone(&token));
     show(&token.header_value());
     show(&cache);
+    show(&cache.subscribe());
     let api = authority.api().await;
     let layer = OAuthLayer::new(cache, Origins::new([format!("http://{api}")]).unwrap());
     show(&layer);
