@@ -474,6 +474,11 @@ mod tests {
                 fixture.pass(FIRST_DELAY);
             }
         }
+        let mut rare = fixture.clone();
+        while !rare.reject() {
+            rare.pass(2 * MAX_DELAY);
+        }
+        assert_eq!(rare.record.futile, 9, "requests may be rare");
         fixture.pass(FORGET_AFTER);
         assert!(fixture.reject());
         assert_eq!(fixture.record.futile, 1);
