@@ -245,6 +245,10 @@ mod tests {
         assert_eq!(sent.size_hint().exact(), Some(5));
         assert!(saved.is_none());
         assert_eq!(collect(sent).to_bytes(), "12345");
+        for (size, is_recorded) in [(65_536, true), (65_537, false)] {
+            let (_, saved) = BufferBody::default().keep(Full::<Bytes>::from(vec![b'x'; size]));
+            assert_eq!(saved.is_some(), is_recorded, "{size}");
+        }
     }
 
     #[test]
