@@ -118,18 +118,23 @@ async fn clock_drift_and_a_stopped_wall_clock_keep_the_token() {
 }
 
 /// Returns a cache, with `act` called by the next reading of the wall clock once the flag is set.
+/// When it has acted, the clock shows that the system slept for half an hour.
 fn cache_with_clock_that(
     act: impl Fn(&TokenCache) -> bool + Send + Sync + 'static,
 ) -> (TokenCache, Arc<AtomicBool>) {
     let (cell, armed) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(false)));
     let (cache_of_clock, is_armed) = (Arc::clone(&cell), Arc::clone(&armed));
+    let has_acted = AtomicBool::new(false);
     let source = source_fn(|_| async { Ok(AccessToken::bearer("t")?.expires_in(HOUR)) });
     let cache = TokenCache::builder(source)
         .wall_clock(move || {
-            if is_armed.swap(false, SeqCst) && !act(cache_of_clock.get().unwrap()) {
-                is_armed.store(true, SeqCst);
+            if is_armed.swap(false, SeqCst) {
+                let acts = act(cache_of_clock.get().unwrap());
+                is_armed.store(!acts, SeqCst);
+                has_acted.store(acts, SeqCst);
             }
-            SystemTime::UNIX_EPOCH
+            let slept = if has_acted.load(SeqCst) { HOUR / 2 } else { Duration::ZERO };
+            SystemTime::UNIX_EPOCH + slept
         })
         .build();
     cell.set(cache.clone()).unwrap();
