@@ -339,7 +339,7 @@ mod tests {
             let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
             guard.finish(AccessToken::bearer("t"));
             generations.push(core.slot.generation().unwrap());
-            assert!(core.invalidate(generations[generations.len() - 1]));
+            assert!(core.invalidate(generations[generations.len() - 1], InvalidationCause::Call));
         }
         let later = Instant::now() + Duration::from_secs(1);
         let is_remembered = |generation: &_| core.was_requested_before(*generation, later);
@@ -355,7 +355,7 @@ mod tests {
         let Entry::Started(mut guard, _) = join_or_start(&core) else { panic!("no token yet") };
         core.lock().count_request(Instant::now());
         guard.finish(AccessToken::bearer("t"));
-        assert!(!core.invalidate_rejected(Generation::FIRST));
+        assert!(!core.invalidate(Generation::FIRST, InvalidationCause::Rejection));
         assert!(core.current().is_some());
     }
 }
