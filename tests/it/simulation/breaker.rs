@@ -18,6 +18,10 @@ pub(super) struct BreakerModel {
     /// True if an acceptance soon after the start of the run was ignored.
     run_has_overlap: bool,
     last_rejection: Option<Instant>,
+    /// The first rejection since the last refresh was permitted or helped.
+    first_rejection: Option<Instant>,
+    /// The trials that have not helped since one did.
+    vain_trials: u32,
     /// The moment of the last help, if no token was rejected after it.
     unbroken_help: Option<Instant>,
     futile: u32,
@@ -30,6 +34,8 @@ struct Refresh {
     at: Instant,
     /// True if the rejected request is not sent again, so that any success counts.
     any_success_counts: bool,
+    /// True if it was permitted although successes came between the rejections.
+    is_trial: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -65,11 +71,9 @@ impl BreakerModel {
                 return Decision::Refresh;
             }
         }
-        if self.last_rejection.is_some_and(|at| at + Self::FORGOTTEN_AFTER <= now) {
-            *self = Self::default();
-        }
+        self.forget_if_due();
         if self.unbroken_help.take().is_some_and(|at| at + Self::LONG <= now) {
-            (self.futile, self.brief) = (0, 0);
+            (self.futile, self.brief, self.vain_trials) = (0, 0, 0);
         }
         self.count_rejection(generation);
         let is_certain = self.futile == 0 && self.brief < 3;
@@ -77,19 +81,40 @@ impl BreakerModel {
         let is_long_run = run_length >= 12.min(3 + self.futile);
         let lasts_long = self.run[0].at + MINUTE <= now;
         let is_too_early = self.blocked_until().is_some_and(|until| now < until);
-        if is_too_early || !(is_certain || is_long_run || lasts_long) {
+        let is_certain = is_certain || is_long_run || lasts_long;
+        let is_trial_due = self.trial_at().is_some_and(|at| at <= now);
+        if is_too_early || !(is_certain || is_trial_due) {
             return Decision::Suppress;
         }
-        self.futile += 1;
+        *(if is_certain { &mut self.futile } else { &mut self.vain_trials }) += 1;
         self.run.clear();
+        self.first_rejection = None;
         self.paced.push(now);
-        self.refreshes.push(Refresh { generation, at: now, any_success_counts: !is_replayable });
+        self.refreshes.push(Refresh {
+            generation,
+            at: now,
+            any_success_counts: !is_replayable,
+            is_trial: !is_certain,
+        });
         Decision::Refresh
+    }
+
+    fn forget_if_due(&mut self) {
+        let is_due = |at| at + Self::FORGOTTEN_AFTER <= Instant::now();
+        if self.last_rejection.is_some_and(is_due) {
+            *self = Self::default();
+        }
+    }
+
+    fn trial_at(&self) -> Option<Instant> {
+        let delay = (0..self.vain_trials).fold(MINUTE, |delay, _| (2 * delay).min(30 * MINUTE));
+        self.first_rejection.map(|at| at + delay)
     }
 
     fn count_rejection(&mut self, generation: u64) {
         let at = Instant::now();
         self.last_rejection = Some(at);
+        self.first_rejection = self.first_rejection.or(Some(at));
         if self.run.is_empty() {
             self.run_has_overlap = false;
         }
@@ -98,6 +123,7 @@ impl BreakerModel {
 
     pub(super) fn on_retry_rejected(&mut self, generation: u64) {
         if self.refreshes.last().is_none_or(|last| last.generation < generation) {
+            self.forget_if_due();
             self.count_rejection(generation);
         }
     }
@@ -108,8 +134,12 @@ impl BreakerModel {
         self.futile = self.futile.saturating_sub(2);
         self.unbroken_help = Some(Instant::now());
         self.run.clear();
+        self.first_rejection = None;
         if let Some(last) = self.refreshes.last_mut() {
             last.any_success_counts = false;
+            if last.is_trial {
+                self.vain_trials = 0;
+            }
         }
     }
 
@@ -153,6 +183,7 @@ impl BreakerModel {
             .chain(forgotten_at)
             .chain(run_lasts_long)
             .chain(helped_for_long)
+            .chain(self.trial_at())
     }
 }
 
