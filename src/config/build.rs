@@ -58,7 +58,10 @@ impl ProviderConfig {
             None => TokenEndpoint::new(location, auth),
             Some(file) => {
                 let pem = fs::read(&**file).map_err(|error| ConfigError::Certificates {
-                    reason: format!("the ca_file {}: {error}", &**file),
+                    reason: format!(
+                        "the ca_file {}: {error}; correct its path or its permissions",
+                        &**file
+                    ),
                 })?;
                 TokenEndpoint::new_trusting(location, auth, pem)
             }

@@ -84,7 +84,7 @@ pub enum ConfigError {
     /// The certificates to trust cannot be read.
     #[non_exhaustive]
     Certificates {
-        /// The reason, such as an I/O error.
+        /// The reason, such as an I/O error, and what to do about it.
         reason: String,
     },
     /// TLS cannot be set up, for example because the machine has no root certificates.
@@ -125,11 +125,9 @@ impl fmt::Display for ConfigError {
             Self::StaticToken { reason } => write!(f, "the static token cannot be used: {reason}"),
             Self::Provider { reason } => write!(f, "the configuration of the provider {reason}"),
             Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
-            Self::Certificates { reason } => write!(
-                f,
-                "the certificates to trust cannot be read: {reason}; provide them as PEM, with \
-                 BEGIN CERTIFICATE lines"
-            ),
+            Self::Certificates { reason } => {
+                write!(f, "the certificates to trust cannot be read: {reason}")
+            }
             Self::Tls { reason } => write!(
                 f,
                 "TLS cannot be set up: {reason}; install root certificates (for example the \

@@ -3,13 +3,17 @@
 use http::{StatusCode, header::LOCATION, uri::Authority};
 
 use super::{
-    client_auth::ClientAuth, request_format::RequestFormat, round_trip::RawResponse,
-    token_url::TokenUrl,
+    client_auth::ClientAuth, connect_error::is_certificate_error, request_format::RequestFormat,
+    round_trip::RawResponse, token_url::TokenUrl,
 };
 use crate::{
     error::{Advice, TokenError, TokenErrorKind, is_transient_status},
     redact::Redactor,
 };
+
+const CERTIFICATE_ADVICE: &str = "check the certificate of the server and the clock of this machine; to trust \
+                          a certificate that no public authority has signed, use \
+                          {TokenEndpoint::new_trusting|ca_file}";
 
 /// The settings of a token request on which the advice depends.
 pub(super) struct RequestFacts<'a> {
@@ -25,6 +29,7 @@ pub(super) struct RequestFacts<'a> {
 /// Returns what to do about metadata that could not be obtained or used.
 pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
     match error.kind() {
+        TokenErrorKind::Transport if is_certificate_error(error) => CERTIFICATE_ADVICE,
         TokenErrorKind::Transport => "check {the issuer|issuer}, the network and the TLS trust",
         TokenErrorKind::Timeout => {
             "check the health of the authorization server and the network, or raise \
@@ -56,6 +61,7 @@ impl RequestFacts<'_> {
     pub(super) fn advice(&self, error: &TokenError) -> Advice {
         let is_tls = self.url.uri().scheme_str() == Some("https");
         let advice = match (error.kind(), self.is_discovered) {
+            (TokenErrorKind::Transport, _) if is_certificate_error(error) => CERTIFICATE_ADVICE,
             (TokenErrorKind::Transport, false) if is_tls => {
                 "check {the token URL|token_url}, the network and the TLS trust"
             }

@@ -17,7 +17,9 @@ const BEGIN: &str = "-----BEGIN ";
 /// Reads the certificates in `pem`, and checks that each can be a trust anchor. No error shows the
 /// content of `pem`, which may be a private key.
 pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
-    let error = |reason: String| ConfigError::Certificates { reason };
+    let error = |problem: String| ConfigError::Certificates {
+        reason: format!("{problem}; provide them as PEM, with BEGIN CERTIFICATE lines"),
+    };
     let certificates: Vec<_> = Certificate::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|cause| error(reason(&cause).into()))?;

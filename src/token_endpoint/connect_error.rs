@@ -1,4 +1,5 @@
-//! Recognizing the error of a request that was not sent, because the transport could not connect.
+//! Recognizing the errors of a transport: it could not connect, or refused the
+//! certificate of the server.
 
 use std::error::Error;
 
@@ -15,6 +16,20 @@ pub(super) fn is_connect_retryable(error: &(dyn Error + 'static)) -> bool {
         link.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
     };
     chain(error).any(is_connect_error) && !chain(error).any(<dyn Error>::is::<rustls::Error>)
+}
+
+/// Returns true if the certificate of the server was refused.
+#[cfg(feature = "default-transport")]
+pub(super) fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
+    chain(error)
+        .filter_map(<dyn Error>::downcast_ref)
+        .any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+}
+
+/// Without the feature `default-transport`, the type of the error is not known.
+#[cfg(not(feature = "default-transport"))]
+pub(super) fn is_certificate_error(_: &(dyn Error + 'static)) -> bool {
+    false
 }
 
 /// Without the feature `default-transport`, the type of the error is not known.

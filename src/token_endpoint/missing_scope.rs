@@ -1,16 +1,16 @@
 //! The scope values that were requested and not granted (RFC 6749 §3.3).
 
+use std::collections::HashSet;
+
 /// Returns the values of the requested scope that the granted scope lacks, separated by spaces.
 /// Returns `None` if it has all of them.
 ///
 /// Values are separated by spaces (RFC 6749 §3.3). Some servers separate those that they grant by
 /// commas.
 pub(super) fn missing_scope(requested: &str, granted: &str) -> Option<String> {
-    let is_granted = |value: &str| {
-        granted.split(' ').chain(granted.split([' ', ','])).any(|granted| granted == value)
-    };
-    let missing: Vec<_> =
-        requested.split(' ').filter(|value| !value.is_empty() && !is_granted(value)).collect();
+    let granted: HashSet<_> = granted.split(' ').chain(granted.split([' ', ','])).collect();
+    let requested = requested.split(' ').filter(|value| !value.is_empty());
+    let missing: Vec<_> = requested.filter(|value| !granted.contains(value)).collect();
     (!missing.is_empty()).then(|| missing.join(" "))
 }
 
