@@ -276,3 +276,32 @@ impl fmt::Debug for TokenCache {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::{status::RefreshState, system_sleep::Timestamps},
+        source::source_fn,
+        token::AccessToken,
+    };
+
+    #[test]
+    fn stale_token_outside_of_a_runtime_is_read_without_a_refresh() {
+        let cache = TokenCache::new(source_fn(|_| async { AccessToken::bearer("new") }));
+        let core = cache.core();
+        let mut requested_at = Timestamps::now(&core.wall_clock);
+        requested_at.monotonic -= Duration::from_secs(70);
+        let lifetime = Duration::from_secs(100);
+        let token = AccessToken::bearer("t").unwrap();
+        let token = token.expires_in_from(requested_at.monotonic, lifetime);
+        let counter = core.telemetry.request_counter();
+        let token = CachedToken::new(token, Generation::FIRST, 0.0, requested_at, counter);
+        assert!(token.is_stale());
+        drop(core.slot.replace(Some(&token)));
+        assert!(cache.read(|_| ()).is_some());
+        let status = cache.status();
+        assert_eq!(status.refresh, RefreshState::Idle);
+        assert!(status.last_error.is_none());
+    }
+}
