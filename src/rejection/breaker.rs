@@ -222,11 +222,10 @@ impl OriginRecord {
             }
             _ => {}
         }
-        self.forget_if_idle(now);
+        let run = self.count_rejection(generation, now);
         if self.helped_at.take().is_some_and(|at| now >= at + BRIEF) {
             (self.futile, self.trials, self.brief) = (0, 0, 0);
         }
-        let run = self.count_rejection(generation, now);
         let is_proven = !self.is_in_doubt()
             || run.length >= (SHORTEST_RUN + self.futile).min(LONGEST_RUN)
             || now >= run.began + MAX_RUN_TIME;
@@ -243,12 +242,6 @@ impl OriginRecord {
         let awaits_any_acceptance = !can_retry;
         self.permitted = Some(Permitted { generation, at: now, awaits_any_acceptance, is_trial });
         Permission::Given
-    }
-
-    fn forget_if_idle(&mut self, now: Instant) {
-        if self.last_rejection.is_some_and(|at| now >= at + FORGET_AFTER) {
-            *self = Self { is_watched: self.is_watched, ..Self::NEW };
-        }
     }
 
     /// Returns true if a single rejection does not prove that the token is dead.
@@ -270,7 +263,11 @@ impl OriginRecord {
         doubling_delay(MAX_RUN_TIME, self.trials, MAX_TRIAL_DELAY)
     }
 
+    /// Counts a rejection. Forgets everything before it if that was long ago.
     fn count_rejection(&mut self, generation: Generation, now: Instant) -> Run {
+        if self.last_rejection.is_some_and(|at| now >= at + FORGET_AFTER) {
+            *self = Self { is_watched: self.is_watched, ..Self::NEW };
+        }
         self.last_rejection = Some(now);
         self.rejected_since.get_or_insert(now);
         let mut run =
@@ -284,8 +281,6 @@ impl OriginRecord {
     fn retry_rejected(&mut self, generation: Generation, now: Instant) {
         // A late rejection says nothing about the current token.
         if self.permitted.is_none_or(|refresh| generation > refresh.generation) {
-            // A gRPC stream may be rejected long after it began.
-            self.forget_if_idle(now);
             self.count_rejection(generation, now);
         }
     }
