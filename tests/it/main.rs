@@ -14,6 +14,7 @@ mod breaker;
 mod cancellation;
 mod changed_service;
 mod chapter_table;
+mod ci;
 #[cfg(feature = "config")]
 mod config;
 #[cfg(feature = "default-transport")]
