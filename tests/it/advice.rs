@@ -87,6 +87,12 @@ const CASES: &[Case] = &[
         "check the health of the authorization server",
         "check the health of the authorization server",
     ),
+    case(
+        400,
+        r#"{"error":"server_error"}"#,
+        "check the health of the authorization server",
+        "check the health of the authorization server",
+    ),
     case(502, "<html>", GATEWAY, GATEWAY),
     case(429, "", "send fewer token requests", "let all clients share one TokenCache"),
     case(301, "", "check the token URL", "check token_url"),
@@ -184,9 +190,9 @@ async fn issuer_failure(transport: Transport) -> TokenError {
 }
 
 /// Returns a transport with metadata of the issuer, and this one for the token endpoint.
-fn discovered(token_endpoint: Transport) -> Transport {
-    let metadata = r#"{"issuer":"https://as.test","token_endpoint":"https://as.test/token"}"#;
-    let metadata = answering(200, &[], metadata);
+fn discovered(issuer: &str, token_endpoint: Transport) -> Transport {
+    let metadata = format!(r#"{{"issuer":"{issuer}","token_endpoint":"{issuer}/token"}}"#);
+    let metadata = answering(200, &[], metadata.leak());
     BoxCloneService::new(tower::service_fn(move |request: Request<Body>| {
         let is_metadata = request.method() == "GET";
         let service = if is_metadata { &metadata } else { &token_endpoint };
@@ -222,7 +228,7 @@ async fn every_advice_about_a_response_fits_its_cause() {
         let error = endpoint_failure(endpoint(URL, basic(), transport.clone())).await;
         check(&format!("{status} {body}"), &error, by_method, &["token_url", "issuer", "metadata"]);
 
-        let error = issuer_failure(discovered(transport)).await;
+        let error = issuer_failure(discovered(ISSUER, transport)).await;
         let cause = format!("{status} {body}, from an issuer");
         check(&cause, &error, "", &["token_url", "the token URL"]);
     }
@@ -299,9 +305,16 @@ async fn every_advice_without_a_response_fits_its_cause() {
     let error = endpoint_failure(endpoint(URL, basic(), hanging())).await;
     check("time-out", &error, "or raise TokenEndpoint::timeout", &["URL", "TLS"]);
 
-    let error = issuer_failure(discovered(failing())).await;
+    let error = issuer_failure(discovered(ISSUER, failing())).await;
     let advice = "check the network, the TLS trust and the token_endpoint in the issuer's metadata";
     check("unreachable, from an issuer", &error, advice, &["URL"]);
+    let local = "http://localhost";
+    let transport = discovered(local, failing());
+    let issuer: Issuer = local.parse().unwrap();
+    let local_endpoint = TokenEndpoint::with_transport(issuer, basic(), transport).unwrap();
+    let error = endpoint_failure(local_endpoint).await;
+    let advice = "check the network and the token_endpoint in the issuer's metadata";
+    check("unreachable, from an issuer, http", &error, advice, &["URL", "TLS"]);
     let error = issuer_failure(failing()).await;
     check(
         "unreachable issuer",
