@@ -232,9 +232,17 @@ mod tests {
         url
     }
 
+    #[test]
+    fn response_body_has_the_size_and_the_end_of_the_original() {
+        let body = ResponseBody::new(Full::new(Bytes::from_static(b"12345")));
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
+        assert!(ResponseBody::new(Full::new(Bytes::new())).is_end_stream());
+    }
+
     #[tokio::test]
     async fn one_transport_serves_several_endpoints() {
         let transport = DefaultTransport::for_plain_http().unwrap();
+        assert_eq!(format!("{transport:?}"), "DefaultTransport { .. }");
         for token in ["T0KEN-1", "T0KEN-2"] {
             let url = serve(token).await;
             let auth = ClientAuth::client_secret_basic("id", "S3CRET");
