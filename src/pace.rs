@@ -21,9 +21,8 @@ impl Pace {
 
     /// Returns true if another use is allowed now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
-        // One use is available as soon as all uses will be within this time.
-        let tolerance = self.interval * (self.burst - 1);
-        self.full_at.is_none_or(|at| at <= now + tolerance)
+        // One use is available when all uses will be within the intervals of the others.
+        self.full_at.is_none_or(|at| at <= now + self.interval * (self.burst - 1))
     }
 
     /// Counts one use, allowed or not.

@@ -1,23 +1,32 @@
 //! The detached task that calls the token source.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 use tokio::{runtime::Handle, time::timeout};
 
-use super::single_flight::{RefreshGuard, panicked};
+use super::{
+    single_flight::{RefreshGuard, panicked},
+    state::closed,
+};
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::DynTokenSource,
 };
 
 /// Fetches a token in a task of its own, so that neither the cancellation nor the panic of a caller
-/// ends the fetch. Without a tokio runtime, the refresh fails at once.
+/// ends the fetch. The fetch is cancelled when the cache is closed. Without a tokio runtime, the
+/// refresh fails at once.
 pub(super) fn spawn(
     mut guard: Box<RefreshGuard>,
-    source: Arc<dyn DynTokenSource>,
+    source: Option<Arc<dyn DynTokenSource>>,
     limit: Duration,
 ) {
+    // A cache that was closed meanwhile has dropped its source and ended the refresh.
+    let Some(source) = source else { return };
     match Handle::try_current() {
         Ok(runtime) => {
             guard.begin();
@@ -28,7 +37,11 @@ pub(super) fn spawn(
                     Ok(Err(_elapsed)) => Err(timed_out(limit)),
                     Err(_panic) => Err(panicked()),
                 });
-                let fetched = guard.run(fetch).await;
+                let fetch = guard.instrument(fetch);
+                let fetched = match select(pin!(guard.closed()), pin!(fetch)).await {
+                    Either::Left(_) => Err(closed()),
+                    Either::Right((fetched, _)) => fetched,
+                };
                 let names = guard.setting_names();
                 guard.finish(fetched.map_err(|error| error.with_setting_names(names)));
             });

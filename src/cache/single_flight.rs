@@ -6,9 +6,8 @@
 //! drops it before. So no caller waits for a refresh that no task works on. A refresh also ends
 //! when the cache is closed. Its guard then has nothing left to end.
 
-use std::{pin::pin, sync::Arc, thread};
+use std::{future::Future, sync::Arc, thread};
 
-use futures_util::future::{Either, select};
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
@@ -142,17 +141,14 @@ impl RefreshGuard {
         }
     }
 
-    /// Runs `fetch` within the span and the telemetry of the refresh. Cancels it when the cache is
-    /// closed.
-    pub(super) async fn run<T>(
-        &self,
-        fetch: impl Future<Output = Result<T, TokenError>>,
-    ) -> Result<T, TokenError> {
-        let fetch = self.core.telemetry.scope(self.span().instrument(fetch));
-        match select(pin!(self.core.closed()), pin!(fetch)).await {
-            Either::Left(_) => Err(closed()),
-            Either::Right((fetched, _)) => fetched,
-        }
+    /// Completes when the cache is closed.
+    pub(super) async fn closed(&self) {
+        self.core.closed().await;
+    }
+
+    /// Returns a future that polls `fetch` within the span and the telemetry of the refresh.
+    pub(super) fn instrument<F: Future>(&self, fetch: F) -> impl Future<Output = F::Output> {
+        self.core.telemetry.scope(self.span().instrument(fetch))
     }
 
     /// Ends the refresh with the result of the fetch.

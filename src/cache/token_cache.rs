@@ -13,7 +13,7 @@ use super::{
     core::{Core, InvalidationCause},
     fetch_task,
     freshness::Freshness,
-    single_flight::{Entry, RefreshGuard, join_or_start, start_if_stale},
+    single_flight::{Entry, join_or_start, start_if_stale},
     status::Status,
     token_invalidator::TokenInvalidator,
 };
@@ -113,7 +113,7 @@ impl TokenCache {
                 }
                 Entry::Joined(refresh) => refresh,
                 Entry::Started(guard, refresh) => {
-                    self.spawn_fetch(guard);
+                    fetch_task::spawn(guard, self.source(), self.0.refresh_timeout);
                     refresh
                 }
             };
@@ -215,19 +215,16 @@ impl TokenCache {
             && Handle::try_current().is_ok()
             && let Some(guard) = start_if_stale(self.core())
         {
-            self.spawn_fetch(guard);
+            fetch_task::spawn(guard, self.source(), self.0.refresh_timeout);
             // Read again: user code has run, and the token may have been invalidated meanwhile.
             return self.current();
         }
         Some(token)
     }
 
-    fn spawn_fetch(&self, guard: Box<RefreshGuard>) {
-        // A cache that was closed meanwhile has ended the refresh already.
-        let source = lock(&self.0.source).clone();
-        if let Some(source) = source {
-            fetch_task::spawn(guard, source, self.0.refresh_timeout);
-        }
+    /// Returns the source, unless the cache was closed.
+    fn source(&self) -> Option<Arc<dyn DynTokenSource>> {
+        lock(&self.0.source).clone()
     }
 
     pub(crate) fn invalidator(&self) -> TokenInvalidator {
