@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 #[cfg(feature = "metrics")]
-use super::metrics_counters;
+use arc_swap::ArcSwap;
+
+#[cfg(feature = "metrics")]
+use super::metrics_counters::{self, SkipCounters};
 use super::{event::Event, refresh_span::RefreshSpan, request_counter::RequestCounter};
 #[cfg(feature = "tracing")]
 use super::{event::SkipReason, origin_warnings::OriginWarnings, tracing_events};
@@ -12,16 +15,21 @@ pub(crate) struct Telemetry {
     cache: Arc<str>,
     #[cfg(feature = "tracing")]
     origin_warnings: Arc<OriginWarnings>,
+    /// Replaced with each new token, as a recorder may be installed late.
+    #[cfg(feature = "metrics")]
+    skip_counters: Arc<ArcSwap<SkipCounters>>,
 }
 
 impl Telemetry {
     pub(crate) fn new(cache: Arc<str>) -> Self {
         #[cfg(feature = "metrics")]
-        metrics_counters::register(&cache);
+        let skip_counters = Arc::new(ArcSwap::from_pointee(metrics_counters::register(&cache)));
         Self {
             cache,
             #[cfg(feature = "tracing")]
             origin_warnings: Arc::default(),
+            #[cfg(feature = "metrics")]
+            skip_counters,
         }
     }
 
@@ -43,7 +51,12 @@ impl Telemetry {
             _ => tracing_events::emit(&self.cache, event),
         }
         #[cfg(feature = "metrics")]
-        metrics_counters::count(&self.cache, event);
+        {
+            if let Event::SentWithoutToken { reason, .. } = event {
+                self.skip_counters.load()[reason as usize].increment(1);
+            }
+            metrics_counters::count(&self.cache, event);
+        }
         let _ = event;
     }
 
@@ -54,6 +67,7 @@ impl Telemetry {
     pub(crate) fn request_counter(&self) -> RequestCounter {
         #[cfg(feature = "metrics")]
         {
+            self.skip_counters.store(Arc::new(metrics_counters::register(&self.cache)));
             metrics_counters::request_counter(&self.cache)
         }
         #[cfg(not(feature = "metrics"))]

@@ -35,9 +35,13 @@ const UNLABELED: [(&str, &str); 8] = [
     (RETRY_REJECTED, "requests whose retry with a new token was rejected"),
 ];
 
+/// The counters of requests sent without a token, in the order of [`SkipReason::ALL`]. They are
+/// incremented for each such request, so their lookup by name happens once for each token.
+pub(super) type SkipCounters = [Counter; SkipReason::ALL.len()];
+
 /// Describes all metrics to the current recorder and creates the counters of a cache at 0, so that
 /// the first increment of each is seen as an increase.
-pub(super) fn register(cache: &Arc<str>) {
+pub(super) fn register(cache: &Arc<str>) -> SkipCounters {
     for (name, description) in UNLABELED {
         describe_counter!(name, Unit::Count, description);
         drop(counter!(name, "cache" => Arc::clone(cache)));
@@ -51,18 +55,17 @@ pub(super) fn register(cache: &Arc<str>) {
     for reason in SuppressReason::ALL.map(SuppressReason::as_str) {
         drop(counter!(REFRESH_SUPPRESSED, "cache" => Arc::clone(cache), "reason" => reason));
     }
-    describe_counter!(SKIPPED, Unit::Count, "requests sent without a token, by reason");
-    for reason in SkipReason::ALL.map(SkipReason::as_str) {
-        drop(counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason));
-    }
     describe_histogram!(REFRESH_DURATION, Unit::Seconds, "duration of the refreshes");
     describe_gauge!(REMAINING, Unit::Seconds, "remaining lifetime of the token when last measured");
+    describe_counter!(SKIPPED, Unit::Count, "requests sent without a token, by reason");
+    SkipReason::ALL.map(|reason| {
+        let reason = reason.as_str();
+        counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason)
+    })
 }
 
-/// Returns the counter of requests with a token attached. The recorder may have been installed
-/// since the last call.
+/// Returns the counter of requests with a token attached.
 pub(super) fn request_counter(cache: &Arc<str>) -> Counter {
-    register(cache);
     counter!(ATTACHED, "cache" => Arc::clone(cache))
 }
 
@@ -84,10 +87,6 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
             took(duration);
             counter!(REFRESH_FAILED, "cache" => Arc::clone(cache), "kind" => kind).increment(1);
         }
-        Event::SentWithoutToken { reason, .. } => {
-            let reason = reason.as_str();
-            counter!(SKIPPED, "cache" => Arc::clone(cache), "reason" => reason).increment(1);
-        }
         Event::ConnectFailed { .. } => count(CONNECT_RETRIED),
         Event::LimitReached { .. } => count(LIMIT_REACHED),
         Event::Rejected { .. } => count(REJECTED),
@@ -99,7 +98,9 @@ pub(super) fn count(cache: &Arc<str>, event: Event<'_>) {
         Event::RetryAccepted { .. } => count(RETRY_ACCEPTED),
         Event::RetryRejected { .. } => count(RETRY_REJECTED),
         Event::Remaining(time) => remaining(time),
-        Event::ScopeNotGranted { .. }
+        // Counted by the counters of `register`.
+        Event::SentWithoutToken { .. }
+        | Event::ScopeNotGranted { .. }
         | Event::LifetimeUnreadable { .. }
         | Event::ClockJumped(_)
         | Event::Closed => {}
