@@ -222,6 +222,12 @@ async fn page_of_a_captive_portal_is_an_invalid_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn compressed_response_is_an_invalid_response() {
+    let caller = recover_from_response("200 OK\r\ncontent-encoding: gzip", "compressed").await;
+    caller.assert_row("response with `Content-Encoding: gzip`, which was not asked for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn redirect_is_not_followed() {
     let connections = Arc::<AtomicUsize>::default();
     let target = |_| std::future::ready(json(200, r#"{"access_token":"T0KEN"}"#));
