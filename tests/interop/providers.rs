@@ -220,6 +220,17 @@ fn example_reports_an_error_in_one_line() {
     }
 }
 
+/// The file may be written later, so that this is no wrong usage.
+#[test]
+fn example_reports_a_missing_secret_file_in_one_line() {
+    let file = "--client-secret-file=/no/such";
+    let output = run_example(&["pex", "--base-url=https://a.test", "--client-id=a", file]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("/no/such cannot be read"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
 #[test]
 fn example_reports_wrong_usage_in_one_line() {
     for (arguments, expected) in [
@@ -236,10 +247,6 @@ fn example_reports_wrong_usage_in_one_line() {
                 "--client-secret-file=b",
             ],
             "--audience is not for this provider",
-        ),
-        (
-            &["pex", "--base-url=https://a.test", "--client-id=a", "--client-secret-file=/no/such"],
-            "/no/such cannot be read",
         ),
         (&["pex", "--client-id"], "--client-id needs a value"),
         (&["pex", "--client-id", "a", "--client-id=b"], "--client-id is given twice"),
