@@ -12,7 +12,10 @@
 use std::{pin::pin, sync::Arc, thread};
 
 use tokio::{
-    sync::{Notify, futures::OwnedNotified},
+    sync::{
+        Notify,
+        futures::{Notified, OwnedNotified},
+    },
     time::Instant,
 };
 
@@ -226,6 +229,11 @@ impl Core {
     /// Returns a future for the next change of slot or state.
     pub(super) fn changed(&self) -> OwnedNotified {
         Arc::clone(&self.changed).notified_owned()
+    }
+
+    /// Returns a future for the next change, like [`changed`](Self::changed), for a short wait.
+    pub(super) fn notified(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     pub(super) fn notify(&self) {

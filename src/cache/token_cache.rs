@@ -101,20 +101,22 @@ impl TokenCache {
             if let Some(token) = self.current_or_stale() {
                 return Ok(token);
             }
-            // Created before the check, so that no change between the two is missed.
-            let changed = self.core().changed();
-            let refresh = match join_or_start(self.core()) {
-                Entry::Cached(token) => return Ok(token),
-                Entry::Blocked(error) => return Err(error),
-                Entry::Pausing(until) => {
-                    // A refresh for another reason, such as a rejection, ends the wait early.
-                    select(pin!(changed), pin!(sleep_until(until))).await;
-                    continue;
-                }
-                Entry::Joined(refresh) => refresh,
-                Entry::Started(guard, refresh) => {
-                    fetch_task::spawn(guard, self.source(), self.0.refresh_timeout);
-                    refresh
+            let refresh = {
+                // Created before the check, so that no change between the two is missed.
+                let changed = self.core().notified();
+                match join_or_start(self.core()) {
+                    Entry::Cached(token) => return Ok(token),
+                    Entry::Blocked(error) => return Err(error),
+                    Entry::Pausing(until) => {
+                        // A refresh for another reason, such as a rejection, ends the wait early.
+                        select(pin!(changed), pin!(sleep_until(until))).await;
+                        continue;
+                    }
+                    Entry::Joined(refresh) => refresh,
+                    Entry::Started(guard, refresh) => {
+                        fetch_task::spawn(guard, self.source(), self.0.refresh_timeout);
+                        refresh
+                    }
                 }
             };
             self.telemetry().emit(Event::Waiting);
