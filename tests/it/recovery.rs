@@ -357,17 +357,25 @@ async fn stale_token_is_used_during_its_background_refresh() {
     assert_eq!(transcript[11], "token-2 200");
 }
 
-/// The refresh had begun before the rejection, so its token was revoked as well.
-#[tokio::test(start_paused = true)]
-async fn revocation_during_a_refresh_is_recovered_by_a_second_retry() {
+/// Returns a setup whose first token was revoked while its background refresh is held. The token
+/// requests from that refresh on get `replies`.
+async fn revoked_during_a_refresh(replies: impl IntoIterator<Item = Reply>) -> TestSetup {
     let setup = TestSetup::new();
-    setup.source.script([Reply::Issue(Duration::from_secs(100)), Reply::IssueRevoked]);
+    setup.source.script([Reply::Issue(Duration::from_secs(100))]);
+    setup.source.script(replies);
     setup.get().await.unwrap();
     advance(Duration::from_secs(56)).await;
     setup.source.hold_requests();
     setup.get().await.unwrap();
     sleep(Duration::from_millis(1)).await;
     setup.api.revoke(1);
+    setup
+}
+
+/// The refresh had begun before the rejection, so its token was revoked as well.
+#[tokio::test(start_paused = true)]
+async fn revocation_during_a_refresh_is_recovered_by_a_second_retry() {
+    let setup = revoked_during_a_refresh([Reply::IssueRevoked]).await;
     let requests: Vec<_> =
         (0..20).map(|_| tokio::spawn(setup.client.clone().oneshot(post("a body")))).collect();
     sleep(Duration::from_millis(1)).await;
@@ -385,18 +393,7 @@ async fn revocation_during_a_refresh_is_recovered_by_a_second_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn second_retry_is_the_last_one() {
-    let setup = TestSetup::new();
-    setup.source.script([
-        Reply::Issue(Duration::from_secs(100)),
-        Reply::IssueRevoked,
-        Reply::IssueRevoked,
-    ]);
-    setup.get().await.unwrap();
-    advance(Duration::from_secs(56)).await;
-    setup.source.hold_requests();
-    setup.get().await.unwrap();
-    sleep(Duration::from_millis(1)).await;
-    setup.api.revoke(1);
+    let setup = revoked_during_a_refresh([Reply::IssueRevoked, Reply::IssueRevoked]).await;
     let request = tokio::spawn(setup.client.clone().oneshot(get("/")));
     sleep(Duration::from_millis(1)).await;
     setup.source.release_requests(10);
