@@ -50,8 +50,9 @@
 //!    use is refreshed in the background well before it expires.
 //! 3. A 401 takes the rejected token out of use, unless a newer one is there already. The request
 //!    waits for the new token and is sent once more. If the second attempt is rejected, or if the
-//!    refresh fails, the caller gets the 401. The caller also gets a first 401 at once if new
-//!    tokens have not helped recently.
+//!    refresh fails, the caller gets the 401. There is one exception: a second attempt does not
+//!    count if its token was already being fetched at the time of the 401. The caller also gets a
+//!    first 401 at once if new tokens have not helped recently.
 //!
 //! # Other clients
 //!
