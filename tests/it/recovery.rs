@@ -357,8 +357,8 @@ async fn stale_token_is_used_during_its_background_refresh() {
     assert_eq!(transcript[11], "token-2 200");
 }
 
-/// Returns a setup whose first token was revoked while its background refresh is held. The token
-/// requests from that refresh on get `replies`.
+/// Returns a setup with a revoked first token, during its background refresh. The source holds that
+/// refresh, and gives `replies` to it and to the following ones.
 async fn revoked_during_a_refresh(replies: impl IntoIterator<Item = Reply>) -> TestSetup {
     let setup = TestSetup::new();
     setup.source.script([Reply::Issue(Duration::from_secs(100))]);
