@@ -138,6 +138,7 @@
 //!
 //! | feature | default | adds | needed for |
 //! | --- | --- | --- | --- |
+//! | `client-credentials` | yes | serde_json, jiff and three small crates | [`TokenEndpoint`], [`ClientCredentials`] and all that belongs to them |
 //! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust store | `TokenEndpoint::new` |
 //! | `config` | no | serde | the module `config`: providers in TOML, YAML or JSON |
 //! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
@@ -145,6 +146,8 @@
 //! | `metrics` | no | the metrics facade | [counters and a gauge](docs::telemetry); one atomic addition per request |
 //! | `test-util` | no | nothing | `TokenCacheBuilder::wall_clock`, for [tests](docs::testing) |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Parts of the shared modules serve the token endpoint only.
+#![cfg_attr(not(feature = "client-credentials"), allow(dead_code, unused_imports))]
 
 mod attach;
 mod cache;
@@ -155,8 +158,10 @@ mod error;
 pub mod future;
 mod host_header;
 mod layer;
+mod log_text;
 mod origins;
 mod pace;
+#[cfg(feature = "client-credentials")]
 mod redact;
 mod rejection;
 pub mod replay;
@@ -165,6 +170,7 @@ mod source;
 mod sync;
 mod telemetry;
 mod token;
+#[cfg(feature = "client-credentials")]
 mod token_endpoint;
 mod url_check;
 
@@ -177,15 +183,18 @@ pub use layer::OAuthLayer;
 pub use origins::OriginList;
 pub use origins::Origins;
 pub use service::OAuth;
+#[cfg(feature = "client-credentials")]
+pub use source::ClientCredentials;
 pub use source::{
-    ClientCredentials, FetchContext, FetchReason, SourceFn, StaticToken, TokenFile, TokenSource,
-    source_fn,
+    FetchContext, FetchReason, SourceFn, StaticToken, TokenFile, TokenSource, source_fn,
 };
 pub use token::{AccessToken, Generation, Secret};
 #[cfg(feature = "default-transport")]
 pub use token_endpoint::DefaultTransport;
+#[cfg(feature = "client-credentials")]
 #[doc(hidden)]
 pub use token_endpoint::Location;
+#[cfg(feature = "client-credentials")]
 pub use token_endpoint::{
     ClientAuth, Issuer, RequestFormat, ResponseFormat, TokenEndpoint, TokenRequest, TokenResponse,
     TokenUrl,

@@ -7,7 +7,7 @@ use http::{
 
 use crate::{
     error::ConfigError,
-    redact::url_text_without_secrets,
+    log_text::url_text_without_secrets,
     url_check::{check_server, effective_port},
 };
 

@@ -7,8 +7,8 @@ use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-/// The number of characters after which a text is cut.
-const MAX_CHARS: usize = 200;
+use crate::log_text::{cut, printable, printable_char, url_text_part, without_query};
+
 /// The size of the smallest secret that is replaced. A text with a smaller one is withheld.
 pub(crate) const MIN_REPLACED_BYTES: usize = 4;
 /// The part of a secret that is searched for. The text after the beginning of a larger secret is
@@ -55,20 +55,13 @@ impl Redactor {
 
     /// Returns a URL without its query, [cleaned](Self::clean).
     pub(crate) fn clean_url(&self, url: &Uri) -> String {
-        self.clean_part(&url.to_string(), |text| {
-            text.split('?').next().unwrap_or_default().to_owned()
-        })
+        self.clean_part(&url.to_string(), |text| without_query(text).to_owned())
     }
 
-    /// Returns the part of a text that can be shown, where the text should have been a URL: the part
-    /// after the last `@` and before the first `?` or `#`. It is [cleaned](Self::clean).
+    /// Returns the [part](url_text_part) of a text that can be shown, where the text should have been
+    /// a URL, [cleaned](Self::clean).
     pub(crate) fn clean_url_text(&self, text: &str) -> String {
-        self.clean_part(text, |text| {
-            let schemes = ["https://", "http://"];
-            let scheme = schemes.into_iter().find(|scheme| text.starts_with(scheme)).unwrap_or("");
-            let rest = text[scheme.len()..].rsplit('@').next().unwrap_or_default();
-            [scheme, rest.split(['?', '#']).next().unwrap_or_default()].concat()
-        })
+        self.clean_part(text, url_text_part)
     }
 
     /// Returns the part of a text that `part` chooses, cleaned. Secrets are replaced before, because
@@ -229,16 +222,6 @@ fn escape_for_json(text: &str) -> Zeroizing<String> {
     Zeroizing::new(unquoted.unwrap_or(text).to_owned())
 }
 
-/// Returns `text` with a space instead of each character that is neither alphanumeric nor printable
-/// ASCII.
-fn printable(text: &str) -> String {
-    text.chars().map(printable_char).collect()
-}
-
-fn printable_char(c: char) -> char {
-    if c.is_alphanumeric() || c.is_ascii_graphic() { c } else { ' ' }
-}
-
 /// Returns the parts of `text`, with [`REDACTED`] instead of each range.
 fn redacted_parts<'a>(text: &'a str, ranges: &'a [Range<usize>]) -> impl Iterator<Item = &'a str> {
     // The texts between the ranges, and after the last one.
@@ -252,31 +235,12 @@ fn redacted_parts<'a>(text: &'a str, ranges: &'a [Range<usize>]) -> impl Iterato
     iter::once(first).chain(others)
 }
 
-fn cut(text: &str) -> String {
-    let mut rest = text.chars();
-    let mut shown: String = rest.by_ref().take(MAX_CHARS).collect();
-    if rest.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Returns a URL without its query, which may contain a secret. User information is rejected when a
-/// URL is checked. The text is [cleaned](Redactor::clean), because a server may have chosen the URL.
-pub(crate) fn url_without_query(url: &Uri) -> String {
-    Redactor::default().clean_url(url)
-}
-
-/// Does the same as [`Redactor::clean_url_text`] where no other secrets are known.
-pub(crate) fn url_text_without_secrets(text: &str) -> String {
-    Redactor::default().clean_url_text(text)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::log_text::MAX_CHARS;
 
     fn redactor(secrets: &[&str]) -> Redactor {
         Redactor::new(secrets.iter().map(|secret| Zeroizing::new((*secret).to_owned())).collect())
@@ -482,49 +446,5 @@ mod tests {
             text = format!("{text:?}");
         }
         assert!(redactor.is_clean("a\"b"));
-    }
-
-    #[test]
-    fn message_is_cut_and_stays_on_one_line() {
-        assert_eq!(
-            redactor(&[]).clean("a\r\nb\u{85}c\u{202e}d\u{2028}ü\u{1b}[1m"),
-            "a  b c d ü [1m"
-        );
-        let long = redactor(&[]).clean(&"ü".repeat(5_000));
-        assert_eq!(long.chars().count(), MAX_CHARS + 1);
-    }
-
-    #[test]
-    fn password_and_query_of_a_url_text_are_not_shown() {
-        for (text, expected) in [
-            ("https://me:hunter2@a.test/t?key=hunter2", "https://a.test/t"),
-            ("https://me:hunter#2@a.test/t", "https://a.test/t"),
-            ("https://me:hunter?2@a.test/t", "https://a.test/t"),
-            ("me:hunter2@a.test", "a.test"),
-            ("a.test/token?hunter2#x", "a.test/token"),
-            ("hunter2@://x", "://x"),
-            ("?hunter2://x@y", "y"),
-            ("", ""),
-        ] {
-            assert_eq!(url_text_without_secrets(text), expected, "{text}");
-            assert!(!url_text_without_secrets(text).contains("hunter"), "{text}");
-        }
-    }
-
-    #[test]
-    fn url_of_a_server_is_cleaned_and_cut() {
-        let text = format!("https://a.test/\u{85}\u{2028}\u{202e}\u{9b}31m{}", "x".repeat(60_000));
-        let uri: Uri = text.parse().unwrap();
-        for shown in [url_without_query(&uri), url_text_without_secrets(&text)] {
-            assert!(shown.starts_with("https://a.test/    31mxxx"), "{shown}");
-            assert_eq!(shown.chars().count(), MAX_CHARS + 1);
-        }
-    }
-
-    #[test]
-    fn at_sign_in_a_path_is_not_user_information() {
-        let uri = Uri::from_static("https://auth.example.com/tenants/me@corp.test/token?x=y");
-        let expected = "https://auth.example.com/tenants/me@corp.test/token";
-        assert_eq!(url_without_query(&uri), expected);
     }
 }

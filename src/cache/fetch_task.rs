@@ -1,11 +1,14 @@
 //! The detached task that calls the token source.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
-
-use futures_util::{
-    FutureExt,
-    future::{Either, select},
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
 };
+
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     error::{TokenError, TokenErrorKind},
     source::DynTokenSource,
+    token::AccessToken,
 };
 
 /// Fetches a token in a task of its own, so that neither the cancellation nor the panic of a caller
@@ -31,17 +35,7 @@ pub(super) fn spawn(
         Ok(runtime) => {
             guard.begin();
             runtime.spawn(async move {
-                let fetch = timeout(limit, source.fetch_boxed(guard.context()));
-                let fetch = AssertUnwindSafe(fetch).catch_unwind().map(|fetched| match fetched {
-                    Ok(Ok(fetched)) => fetched,
-                    Ok(Err(_elapsed)) => Err(timed_out(limit)),
-                    Err(_panic) => Err(panicked()),
-                });
-                let fetch = guard.instrument(fetch);
-                let fetched = match select(pin!(guard.closed()), pin!(fetch)).await {
-                    Either::Left(_) => Err(closed()),
-                    Either::Right((fetched, _)) => fetched,
-                };
+                let fetched = fetch(&guard, &*source, limit).await;
                 let names = guard.setting_names();
                 guard.finish(fetched.map_err(|error| error.with_setting_names(names)));
             });
@@ -51,6 +45,26 @@ pub(super) fn spawn(
             "a token must be fetched, but there is no tokio runtime to fetch it on",
         ))),
     }
+}
+
+/// Calls the source, within its time limit, until the cache is closed.
+async fn fetch(
+    guard: &RefreshGuard,
+    source: &dyn DynTokenSource,
+    limit: Duration,
+) -> Result<AccessToken, TokenError> {
+    let mut fetch = pin!(timeout(limit, source.fetch_boxed(guard.context())));
+    let fetch = poll_fn(|cx| {
+        let poll = AssertUnwindSafe(|| fetch.as_mut().poll(cx));
+        catch_unwind(poll).unwrap_or_else(|_panic| Poll::Ready(Ok(Err(panicked()))))
+    });
+    let mut fetch = pin!(guard.instrument(fetch));
+    let mut until_closed = pin!(guard.closed());
+    let fetched = poll_fn(|cx| match until_closed.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Ok(Err(closed()))),
+        Poll::Pending => fetch.as_mut().poll(cx),
+    });
+    fetched.await.unwrap_or_else(|_elapsed| Err(timed_out(limit)))
 }
 
 fn timed_out(limit: Duration) -> TokenError {

@@ -1,11 +1,10 @@
 //! The public type of the cache.
 
-use std::{fmt, mem, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
-use futures_util::future::select;
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -109,7 +108,7 @@ impl TokenCache {
                     Entry::Blocked(error) => return Err(error),
                     Entry::Pausing(until) => {
                         // A refresh for another reason, such as a rejection, ends the wait early.
-                        select(pin!(changed), pin!(sleep_until(until))).await;
+                        let _ = timeout_at(until, changed).await;
                         continue;
                     }
                     Entry::Joined(refresh) => refresh,
@@ -173,8 +172,8 @@ impl TokenCache {
             match self.token().await {
                 Ok(_) => return Ok(()),
                 Err(error) if !error.is_final() => {
-                    let backoff = tokio::time::sleep(error.next_attempt_in().unwrap_or_default());
-                    select(pin!(self.core().closed()), pin!(backoff)).await;
+                    let backoff = error.next_attempt_in().unwrap_or_default();
+                    let _ = timeout(backoff, self.core().closed()).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -10,7 +10,7 @@ use serde::{
 };
 use zeroize::Zeroizing;
 
-use crate::{redact::url_text_without_secrets, token::Secret};
+use crate::{log_text::url_text_without_secrets, token::Secret};
 
 /// A string. `Debug` shows it.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! Everything that yields tokens: the trait [`TokenSource`] and its implementations.
 
+#[cfg(feature = "client-credentials")]
 mod client_credentials;
 mod fetch_context;
 mod source_fn;
@@ -7,6 +8,7 @@ mod static_token;
 mod token_file;
 mod token_source;
 
+#[cfg(feature = "client-credentials")]
 pub use client_credentials::ClientCredentials;
 pub use fetch_context::{FetchContext, FetchReason};
 pub use source_fn::{SourceFn, source_fn};

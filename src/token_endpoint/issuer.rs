@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     error::{ConfigError, TokenError, TokenErrorKind, is_transient_status},
-    redact::{Redactor, url_text_without_secrets, url_without_query},
+    log_text::{url_text_without_secrets, url_without_query},
+    redact::Redactor,
     sync::{Mutex, lock},
     url_check::{check_server, is_https_or_loopback},
 };

@@ -6,7 +6,7 @@ use http::Uri;
 
 use crate::{
     error::ConfigError,
-    redact::{url_text_without_secrets, url_without_query},
+    log_text::{url_text_without_secrets, url_without_query},
     url_check::{check_server, is_https_or_loopback},
 };
 

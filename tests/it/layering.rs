@@ -9,8 +9,8 @@ use import_graph::{ImportGraph, Sources};
 /// The top-level modules from low to high. A module imports only from lower strata, see
 /// `src/docs/architecture.md`.
 const STRATA: &[&[&str]] = &[
-    &["doubling_delay", "pace", "redact"],
-    &["url_check"],
+    &["doubling_delay", "log_text", "pace"],
+    &["redact", "url_check"],
     &["error"],
     &["replay", "sync", "telemetry"],
     &["token"],
