@@ -107,6 +107,7 @@
 //! | use the token without the layer, warm it up, close it | [`TokenCache`] |
 //! | limit token requests, name a cache | [`TokenCacheBuilder`] |
 //! | observe a token | [`Status`], [`StatusChanges`], [the chapter on telemetry](docs::telemetry) |
+//! | send its spans to OpenTelemetry | [the chapter on OpenTelemetry](docs::opentelemetry) |
 //! | choose how bodies are kept for the retry | [`replay`] |
 //! | know which requests are retried | [the chapter on replay](docs::replay) |
 //! | handle errors | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
@@ -218,6 +219,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}
+
+    #[doc = include_str!("docs/opentelemetry.md")]
+    pub mod opentelemetry {}
 
     #[doc = include_str!("docs/replay.md")]
     pub mod replay {}

@@ -1,5 +1,8 @@
 //! The telemetry of the refresh that the current task works on, for code that does not know a cache.
 
+#[cfg(feature = "tracing")]
+use std::sync::Arc;
+
 use super::{emitter::Telemetry, event::Event};
 
 tokio::task_local! {
@@ -20,4 +23,10 @@ pub(crate) fn emit_current(event: Event<'_>) {
     if let Ok(telemetry) = CURRENT.try_with(Telemetry::clone) {
         telemetry.emit(event);
     }
+}
+
+/// Returns the name of the cache that the current task refreshes.
+#[cfg(feature = "tracing")]
+pub(super) fn current_cache() -> Option<Arc<str>> {
+    CURRENT.try_with(Telemetry::shared_cache_name).ok()
 }

@@ -38,6 +38,12 @@ impl Telemetry {
         &self.cache
     }
 
+    /// Returns the name of the cache, shared.
+    #[cfg(feature = "tracing")]
+    pub(super) fn shared_cache_name(&self) -> Arc<str> {
+        Arc::clone(&self.cache)
+    }
+
     /// Emits an event, and counts it.
     pub(crate) fn emit(&self, event: Event<'_>) {
         #[cfg(feature = "tracing")]

@@ -12,6 +12,7 @@
 mod current;
 mod emitter;
 mod event;
+mod http_span;
 #[cfg(feature = "metrics")]
 mod metrics_counters;
 #[cfg(feature = "tracing")]
@@ -24,5 +25,6 @@ mod tracing_events;
 pub(crate) use current::emit_current;
 pub(crate) use emitter::Telemetry;
 pub(crate) use event::{Event, SkipReason, SuppressReason};
+pub(crate) use http_span::HttpSpan;
 pub(crate) use refresh_span::RefreshSpan;
 pub(crate) use request_counter::RequestCounter;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{BoxError, TokenError, TokenErrorKind},
     redact::Redactor,
-    telemetry::{Event, emit_current},
+    telemetry::{Event, HttpSpan, emit_current},
 };
 
 /// The pauses before the second and the third attempt to connect.
@@ -54,34 +54,57 @@ impl RoundTrip {
         let user_agent = self.user_agent.clone();
         let user_agent = user_agent.unwrap_or(HeaderValue::from_static(DEFAULT_USER_AGENT));
         request.headers_mut().insert(USER_AGENT, user_agent);
-        let exchange = async {
-            let response = self.connect_and_send(request, redactor).await?;
-            read_body(response, redactor).await
-        };
+        let exchange = self.connect_and_send(request, redactor);
         timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
             let message = format!("no complete response within {:?}", self.timeout);
             Err(TokenError::new(TokenErrorKind::Timeout, message))
         })
     }
 
-    /// Sends a request, with up to two more attempts if the transport cannot connect. A request
-    /// that was sent is not repeated.
+    /// Sends a request and reads its response, with up to two more attempts if the transport cannot
+    /// connect. A request that was sent is not repeated.
     async fn connect_and_send(
         &self,
         request: Request<Bytes>,
         redactor: &Redactor,
-    ) -> Result<Response<ResponseBody>, TokenError> {
-        for (attempt, retry_in) in (1..).zip(CONNECT_RETRY_DELAYS) {
-            match self.transport.send(request.clone()).await {
-                Err(error) if is_connect_retryable(&*error) => {
+    ) -> Result<RawResponse, TokenError> {
+        let mut delays = CONNECT_RETRY_DELAYS.into_iter();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match (self.attempt(request.clone(), attempt, redactor).await, delays.next()) {
+                (Ok(response), _) => return response,
+                (Err(error), Some(retry_in)) if is_connect_retryable(&*error) => {
                     let error = &root_cause(&*error, redactor);
                     emit_current(Event::ConnectFailed { attempt, error, retry_in });
                     sleep(retry_in).await;
                 }
-                result => return result.map_err(|error| request_failed(error, redactor)),
+                (Err(error), _) => return Err(request_failed(error, redactor)),
             }
         }
-        self.transport.send(request).await.map_err(|error| request_failed(error, redactor))
+    }
+
+    /// Sends a request once and reads its response, in a span of its own. An error of the transport
+    /// is returned unchanged.
+    async fn attempt(
+        &self,
+        request: Request<Bytes>,
+        attempt: usize,
+        redactor: &Redactor,
+    ) -> Result<Result<RawResponse, TokenError>, BoxError> {
+        let span = HttpSpan::new(&request, attempt - 1, |text| redactor.clean(text));
+        match span.instrument(self.transport.send(request)).await {
+            Ok(response) => {
+                span.record_status(response.status());
+                let response = span.instrument(read_body(response, redactor)).await;
+                span.end(response.as_ref().err().map(|error| error.kind().as_str()));
+                Ok(response)
+            }
+            Err(error) => {
+                span.end(Some(TokenErrorKind::Transport.as_str()));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -35,6 +35,8 @@ use tower_oauth::{ClientAuth, ClientCredentials, TokenCache, TokenEndpoint};
 
 use crate::support::{Reply, SleptTime, TestSetup};
 
+#[cfg(feature = "metrics")]
+const DASHBOARD: &str = include_str!("../../examples/grafana_dashboard.json");
 const CHAPTER: &str = include_str!("../../src/docs/telemetry.md");
 
 /// Returns a guard that each test holds while it runs.
@@ -138,7 +140,7 @@ mod metrics {
         debugging::{DebugValue, DebuggingRecorder, Snapshot},
     };
 
-    use super::{CHAPTER, run_alone, run_history};
+    use super::{CHAPTER, DASHBOARD, run_alone, run_history};
     use crate::support::{SleptTime, TestSetup};
 
     /// Returns the metrics that the history records.
@@ -253,7 +255,36 @@ mod metrics {
             assert!(is_described, "{key:?} has no unit or no description");
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn dashboard_shows_exactly_the_metrics() {
+        let metrics = metrics_of_history().await.into_vec();
+        let names: BTreeSet<&str> = metrics.iter().map(|(key, ..)| key.key().name()).collect();
+        let labels = metrics.iter().flat_map(|(key, ..)| key.key().labels());
+        let labels: BTreeSet<&str> = labels.map(metrics::Label::key).collect();
+        let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap().iter();
+        let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+        let mut shown = BTreeSet::new();
+        for expression in targets.map(|target| target["expr"].as_str().unwrap()) {
+            let is_in_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+            let words = expression.split(|char| !is_in_name(char));
+            let words = words.filter(|word| word.starts_with("tower_oauth_"));
+            // An exporter for Prometheus adds these endings to the name of a histogram.
+            shown.extend(words.map(|word| {
+                word.strip_suffix("_sum").or(word.strip_suffix("_count")).unwrap_or(word)
+            }));
+            let grouped = expression.split("by (").skip(1).map(|rest| rest.split_once(')'));
+            let grouped = grouped.flat_map(|rest| rest.unwrap().0.split(", "));
+            assert!(grouped.clone().count() > 0, "{expression}");
+            grouped.for_each(|label| assert!(labels.contains(label), "{expression}"));
+        }
+        assert_eq!(shown, names);
+    }
 }
+
+#[cfg(feature = "tracing")]
+mod opentelemetry;
 
 #[cfg(feature = "tracing")]
 mod tracing {
@@ -298,7 +329,7 @@ mod tracing {
         }
 
         fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-            assert!(span.is_root());
+            assert_eq!(span.is_root(), span.metadata().name() == "token_refresh");
             let mut fields = Fields(format!("{};", span.metadata().name()));
             span.record(&mut fields);
             lock(&self.0).push((span.metadata(), fields.0));
@@ -395,8 +426,18 @@ mod tracing {
                 r#"DEBUG token_refresh; reason="first""#,
                 "DEBUG waiting for a token;",
                 concat!(
+                    r#"DEBUG http_request; otel.name="POST" otel.kind="client" "#,
+                    r#"http.request.method="POST" url.full="https://as.test/token" "#,
+                    r#"server.address="as.test" server.port=443"#,
+                ),
+                concat!(
                     "DEBUG connection attempt failed; attempt=1 ",
                     "error=[redacted]: connection refused retry_s",
+                ),
+                concat!(
+                    r#"DEBUG http_request; otel.name="POST" otel.kind="client" "#,
+                    r#"http.request.method="POST" http.request.resend_count=1 "#,
+                    r#"url.full="https://as.test/token" server.address="as.test" server.port=443"#,
                 ),
                 concat!(
                     r#"INFO requested scope not granted; missing="write" "#,
@@ -406,6 +447,11 @@ mod tracing {
                 "DEBUG token cache closed;",
                 r#"DEBUG token_refresh; reason="first""#,
                 "DEBUG waiting for a token;",
+                concat!(
+                    r#"DEBUG http_request; otel.name="POST" otel.kind="client" "#,
+                    r#"http.request.method="POST" url.full="https://as.test/token" "#,
+                    r#"server.address="as.test" server.port=443"#,
+                ),
                 concat!(
                     r#"WARN token lifetime unreadable; member="/expires_in" "#,
                     r#"used="TokenEndpoint::default_lifetime" "#,
