@@ -137,15 +137,7 @@
 //!
 //! # Cargo features
 //!
-//! | feature | default | adds | needed for |
-//! | --- | --- | --- | --- |
-//! | `client-credentials` | yes | serde_json, jiff and three small crates | [`TokenEndpoint`], [`ClientCredentials`] and all that belongs to them |
-//! | `default-transport` | yes | hyper-util, rustls with ring and the platform's trust store | `TokenEndpoint::new` |
-//! | `config` | no | serde | the module `config`: providers in TOML, YAML or JSON |
-//! | `tonic` | no | tonic without its transport | `OAuthLayer::grpc` |
-//! | `tracing` | no | tracing | [events and spans](docs::telemetry) |
-//! | `metrics` | no | the metrics facade | [counters and a gauge](docs::telemetry); one atomic addition per request |
-//! | `test-util` | no | nothing | `TokenCacheBuilder::wall_clock`, for [tests](docs::testing) |
+#![doc = include_str!("docs/features.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Parts of the shared modules serve the token endpoint only.
 #![cfg_attr(not(feature = "client-credentials"), allow(dead_code, unused_imports))]

@@ -26,6 +26,7 @@ mod discovery;
 mod failures;
 #[cfg(feature = "default-transport")]
 mod faults;
+mod feature_table;
 mod final_errors;
 #[cfg(feature = "tonic")]
 mod grpc;

@@ -45,7 +45,8 @@ fn no_dependency_needs_a_newer_rust_than_the_crate() {
     assert!(seen.len() > 20, "only {} packages were checked", seen.len());
 }
 
-fn cargo(arguments: &[&str]) -> String {
+/// Returns the output of cargo with these arguments.
+pub(crate) fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
