@@ -75,6 +75,16 @@ impl<R> OAuthLayer<R> {
         OAuthLayer { tokens, origins, criteria, breaker, replay }
     }
 
+    /// Converts the way in which bodies are kept for the retry.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn convert_replay<R2>(self) -> OAuthLayer<R2>
+    where
+        R: Into<R2>,
+    {
+        let Self { tokens, origins, criteria, breaker, replay } = self;
+        OAuthLayer { tokens, origins, criteria, breaker, replay: replay.into() }
+    }
+
     /// Sets the statuses that count as a rejection, besides 401. Default: none. Some APIs answer
     /// 403 or 419 to an expired token.
     ///

@@ -56,28 +56,20 @@
 //!
 //! # Other clients
 //!
-//! With reqwest. Turn its redirects off, because reqwest follows them below the layer:
+//! With reqwest and its own types (feature `reqwest`, module `reqwest`):
 //!
 //! ```no_run
-//! # use bytes::Bytes;
-//! # use tower::ServiceBuilder;
-//! # use tower_oauth::OAuthLayer;
-//! # fn example(oauth: OAuthLayer) -> reqwest::Result<()> {
-//! let reqwest = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-//! let client = ServiceBuilder::new()
-//!     .layer(oauth)
-//!     .map_request(|request: http::Request<Bytes>| {
-//!         reqwest::Request::try_from(request).expect("a complete URL")
-//!     })
-//!     .map_response(http::Response::<reqwest::Body>::from)
-//!     .service(reqwest);
-//! # let _: Box<dyn tower::Service<_, Response = _, Error = _, Future = _>> = Box::new(client);
+//! # #[cfg(feature = "reqwest")] {
+//! # use reqwest::Client;
+//! # use tower_oauth::{BoxError, OAuthLayer, reqwest::OAuthClient};
+//! # async fn example(oauth: OAuthLayer, order: [u8; 2]) -> Result<(), BoxError> {
+//! let client = OAuthClient::new(Client::builder(), oauth)?;
+//! let request = client.get_ref().post("https://api.example.com/orders").json(&order);
+//! let response = client.send(request).await?;
 //! # Ok(())
 //! # }
+//! # }
 //! ```
-//!
-//! Streaming bodies need [`BufferBody`](replay::BufferBody) and one more line, see
-//! `examples/reqwest`.
 //!
 //! With tonic (feature `tonic`), where `UNAUTHENTICATED` is recovered like a 401, streams included:
 //!
@@ -98,6 +90,7 @@
 //! | to | see |
 //! | --- | --- |
 //! | wrap a client | [`OAuthLayer`], [`Origins`] |
+//! | use reqwest | the module `reqwest` (feature `reqwest`) |
 //! | get tokens from a provider | [`ClientCredentials`], [`TokenEndpoint`], [`ClientAuth`] |
 //! | find its endpoint by the issuer, or read a non-standard response | [`Issuer`], [`ResponseFormat`], [`RequestFormat`] |
 //! | share one transport among many endpoints | `DefaultTransport` (feature `default-transport`) |
@@ -158,6 +151,8 @@ mod pace;
 mod redact;
 mod rejection;
 pub mod replay;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 mod service;
 mod source;
 mod sync;

@@ -89,6 +89,16 @@ impl<S, R> OAuth<S, R> {
         self.inner
     }
 
+    /// Returns the service over another inner service. Both share the token.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn over<S2: Clone>(&self, inner: S2) -> OAuth<S2, R>
+    where
+        R: Clone,
+    {
+        let shared = self.shared.with_service(inner.clone());
+        OAuth::from_parts(inner, shared, self.replay.clone())
+    }
+
     /// Sends a request without a token.
     fn send_without_token<B>(
         &mut self,

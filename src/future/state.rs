@@ -65,7 +65,7 @@ pub(crate) struct Shared<S> {
     service: Mutex<S>,
 }
 
-impl<S: Clone> Shared<S> {
+impl<S> Shared<S> {
     pub(crate) fn new(
         tokens: TokenCache,
         origins: Origins,
@@ -76,12 +76,15 @@ impl<S: Clone> Shared<S> {
     }
 
     /// Returns the same data with another service for retries.
-    pub(crate) fn with_service(&self, service: S) -> Self {
+    pub(crate) fn with_service<S2>(&self, service: S2) -> Shared<S2> {
         let rejections = Arc::clone(&self.rejections);
-        Self::new(self.tokens.clone(), self.origins.clone(), rejections, service)
+        Shared::new(self.tokens.clone(), self.origins.clone(), rejections, service)
     }
 
-    pub(super) fn service(&self) -> S {
+    pub(super) fn service(&self) -> S
+    where
+        S: Clone,
+    {
         lock(&self.service).clone()
     }
 }

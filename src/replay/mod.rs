@@ -14,6 +14,10 @@
     feature = "tonic",
     doc = "| [`TonicBody`] | tonic's | up to a size cap | copied headers, shared frames |"
 )]
+#![cfg_attr(
+    feature = "reqwest",
+    doc = "| [`ReqwestBody`] | reqwest's | in memory; streams up to a size cap | copied headers |"
+)]
 //!
 //! [The chapter on replay](crate::docs::replay) lists which requests are retried.
 //!
@@ -39,8 +43,8 @@
 //!   is sent with a new token. The layer suppresses this while new tokens are rejected as well.
 //! - The compiler error "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied"
 //!   has one of three causes. If the request body is not `Clone`, use [`BufferBody`]. If the inner
-//!   service is not an HTTP service, for example a `reqwest::Client`, convert its requests and
-//!   responses as shown in the [crate documentation](crate). The third cause is a response body
+//!   service is not an HTTP service, convert its requests and responses; for a `reqwest::Client`, use
+//!   the module `reqwest` (feature `reqwest`). The third cause is a response body
 //!   that does not implement [`http_body::Body`].
 //! - The clones of some bodies share one stream, and a retry would send only the rest of it. Use
 //!   [`BufferBody`] for such a body.
@@ -50,6 +54,8 @@ mod clone_body;
 mod no_replay;
 mod recorded_body;
 mod replay_trait;
+#[cfg(feature = "reqwest")]
+mod reqwest_body;
 mod saved_request;
 #[cfg(feature = "tonic")]
 mod tonic_body;
@@ -58,6 +64,8 @@ pub use self::buffer_body::{BufferBody, Buffered};
 pub use self::clone_body::CloneBody;
 pub use self::no_replay::NoReplay;
 pub use self::replay_trait::Replay;
+#[cfg(feature = "reqwest")]
+pub use self::reqwest_body::ReqwestBody;
 pub(crate) use self::saved_request::SavedRequest;
 #[cfg(feature = "tonic")]
 pub use self::tonic_body::TonicBody;

@@ -44,6 +44,8 @@ mod readiness;
 mod readme;
 mod recovery;
 mod replay;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 mod response_bytes;
 mod runtimes;
 mod secrets;

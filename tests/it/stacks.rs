@@ -11,7 +11,7 @@ use tower::{
     BoxError, Service, ServiceBuilder, ServiceExt, balance::p2c::Balance, util::BoxCloneService,
 };
 use tower_http::{decompression::DecompressionLayer, follow_redirect::FollowRedirectLayer};
-use tower_oauth::replay::{BufferBody, Buffered};
+use tower_oauth::replay::BufferBody;
 
 use crate::loopback::{Authority, http1_client, http2_client, serve};
 
@@ -54,53 +54,6 @@ async fn hyper_util_with_redirects() {
     // `FollowRedirect` can repeat empty bodies only.
     let uri = format!("http://{redirecting}/");
     assert_recovers(&authority, BoxCloneService::new(client), &uri, Full::default()).await;
-}
-
-#[tokio::test]
-async fn reqwest() {
-    let authority = Authority::default();
-    let api = authority.api().await;
-    let oauth = authority.layer(api).await;
-    let reqwest_client = reqwest::Client::new();
-
-    let client = ServiceBuilder::new()
-        .layer(oauth)
-        .map_request(|request: Request<Bytes>| reqwest::Request::try_from(request).unwrap())
-        .map_response(Response::<reqwest::Body>::from)
-        .service(reqwest_client);
-
-    assert_recovers(
-        &authority,
-        BoxCloneService::new(client),
-        &format!("http://{api}/"),
-        Bytes::from("body"),
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn reqwest_with_streams() {
-    let authority = Authority::default();
-    let api = authority.api().await;
-    let oauth = authority.layer(api).await;
-    let reqwest_client = reqwest::Client::new();
-
-    let client = ServiceBuilder::new()
-        .layer(oauth.with_replay(BufferBody::default()))
-        .map_request(|request: Request<Buffered<reqwest::Body>>| request.map(reqwest::Body::wrap))
-        .map_request(|request| reqwest::Request::try_from(request).unwrap())
-        .map_response(Response::<reqwest::Body>::from)
-        .service(reqwest_client);
-
-    for rejections in 0..2 {
-        let chunks = ["a ", "stream"].map(|chunk| Ok::<_, BoxError>(Bytes::from(chunk)));
-        let body = reqwest::Body::wrap_stream(tokio_stream::iter(chunks));
-        let request = Request::put(format!("http://{api}/")).body(body).unwrap();
-        let response = client.clone().oneshot(request).await.unwrap();
-        assert_eq!((response.status(), authority.refusals()), (StatusCode::OK, rejections));
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a stream");
-        authority.revoke_all();
-    }
 }
 
 #[tokio::test]

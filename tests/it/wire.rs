@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use http::{Request, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -23,32 +24,45 @@ use crate::loopback::{Authority, HyperClient, http1_client, http2_client, json, 
 
 #[tokio::test]
 async fn revocation_under_load_over_http_2_costs_one_token_request() {
-    storm(http2_client(), 1000).await;
+    storm_over_hyper_util(http2_client(), 1000).await;
 }
 
 #[tokio::test]
 async fn revocation_under_load_over_http_1_costs_one_token_request() {
-    storm(http1_client(), 100).await;
+    storm_over_hyper_util(http1_client(), 100).await;
+}
+
+async fn storm_over_hyper_util(client: HyperClient, requests: usize) {
+    storm(requests, |oauth, url| {
+        let client = ServiceBuilder::new().layer(oauth).service(client);
+        move || {
+            let request = Request::post(&url).body(Full::from("the body")).unwrap();
+            let response = client.clone().oneshot(request);
+            async {
+                let (head, body) = response.await.unwrap().into_parts();
+                (head.status, body.collect().await.unwrap().to_bytes())
+            }
+        }
+    })
+    .await;
 }
 
 /// Revokes the token twice while many requests are sent. Checks that no caller gets a 401 and that
-/// each revocation costs one token request.
-async fn storm(client: HyperClient, requests: usize) {
+/// each revocation costs one token request. `client` returns a function that posts "the body".
+pub(crate) async fn storm<C, F>(requests: usize, client: impl FnOnce(OAuthLayer, String) -> C)
+where
+    C: Fn() -> F,
+    F: Future<Output = (StatusCode, Bytes)> + Send + 'static,
+{
     let authority = Authority::default();
     let api = authority.api().await;
-    let client = ServiceBuilder::new().layer(authority.layer(api).await).service(client);
-    let request = || {
-        let body = Full::from("the body");
-        client.clone().oneshot(Request::post(format!("http://{api}/")).body(body).unwrap())
-    };
-    assert_eq!(request().await.unwrap().status(), StatusCode::OK);
+    let request = client(authority.layer(api).await, format!("http://{api}/"));
+    assert_eq!(request().await.0, StatusCode::OK);
     for revocation in 1..=2 {
         authority.revoke_all();
         let callers: Vec<_> = (0..requests).map(|_| tokio::spawn(request())).collect();
         for caller in callers {
-            let response = caller.await.unwrap().unwrap();
-            assert_eq!(response.status(), StatusCode::OK);
-            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the body");
+            assert_eq!(caller.await.unwrap(), (StatusCode::OK, Bytes::from("the body")));
         }
         assert_eq!(authority.token_requests(), 1 + revocation);
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -132,6 +132,85 @@ mod grpc_call {
     }
 }
 
+#[cfg(feature = "reqwest")]
+mod over_reqwest {
+    use reqwest::Body;
+    use tower_oauth::{replay::ReqwestBody, reqwest::OAuthClient};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn body_in_memory() {
+        let row = row("in memory");
+        for (sent, cell) in COLUMNS.into_iter().zip(row) {
+            check(cell, sent, CloneBody, || in_memory(Body::from(text(CAP + 1)))).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn empty_body() {
+        let [_, _, all_sent] = row("empty");
+        check(all_sent, Sent::All, CloneBody, || in_memory(Body::default())).await;
+        let stream = || in_memory(Body::wrap(Empty::<Bytes>::new()));
+        check(all_sent, Sent::All, CloneBody, stream).await;
+    }
+
+    #[tokio::test]
+    async fn stream_up_to_the_cap() {
+        let [nothing_sent, part_sent, all_sent] = row("a stream, no more than the cap of it sent");
+        check(nothing_sent, Sent::Nothing, CloneBody, || upload(0, 3 * CAP)).await;
+        check(part_sent, Sent::Part, CloneBody, || upload(CAP, 3 * CAP)).await;
+        check(all_sent, Sent::All, CloneBody, || upload(CAP, 0)).await;
+        let replay = BufferBody::with_cap(2 * CAP);
+        check(part_sent, Sent::Part, replay, || upload(2 * CAP, CAP)).await;
+    }
+
+    #[tokio::test]
+    async fn stream_above_the_cap() {
+        let [_, part_sent, all_sent] = row("a stream, more than the cap of it sent");
+        check(part_sent, Sent::Part, CloneBody, || upload(CAP + 1, 1)).await;
+        check(all_sent, Sent::All, CloneBody, || upload(CAP + 1, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn stream_with_a_known_size_above_the_cap() {
+        let row = row("any with a known size above the cap");
+        for (sent, cell) in COLUMNS.into_iter().zip(row) {
+            let body = || in_memory(Body::wrap(Full::<Bytes>::from(text(CAP + 1))));
+            check(cell, sent, CloneBody, body).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn body_without_replay() {
+        let row = row("any");
+        for (sent, cell) in COLUMNS.into_iter().zip(row) {
+            check(cell, sent, NoReplay, || in_memory(Body::from("small"))).await;
+        }
+    }
+
+    fn upload(available: usize, later: usize) -> Upload<Body> {
+        stream(Body::wrap, available, later)
+    }
+
+    async fn check<R>(cell: &str, sent: Sent, replay: R, upload: impl Fn() -> Upload<Body>)
+    where
+        R: Into<ReqwestBody> + Copy,
+    {
+        for is_http2 in [false, true] {
+            let builder = reqwest::Client::builder().no_proxy();
+            let builder = if is_http2 { builder.http2_prior_knowledge() } else { builder };
+            let put = |oauth: OAuthLayer, url, body| {
+                let client = OAuthClient::new(builder, oauth.with_replay(replay)).unwrap();
+                let response = client.send(client.get_ref().put::<String>(url).body(body));
+                async { response.await.unwrap().status() }
+            };
+            let outcome = outcome(sent, upload(), put).await;
+            assert_eq!(outcome, cell, "{sent:?}, over HTTP/{}", 1 + u8::from(is_http2));
+        }
+    }
+}
+
 async fn check_up_to_the_cap<R, B>(row: [&str; 3], replay: R, body: fn(Stream) -> B)
 where
     R: Replay<B, Body: RequestBody, Kept: Send> + Copy + Send + Sync + 'static,
@@ -163,7 +242,7 @@ struct Upload<B> {
     rest: Option<UnboundedSender<Result<Frame<Bytes>, Infallible>>>,
 }
 
-type Stream = UnsyncBoxBody<Bytes, Infallible>;
+type Stream = BoxBody<Bytes, Infallible>;
 
 fn text(size: usize) -> Bytes {
     (0..=u8::MAX).cycle().step_by(7).take(size).collect()
@@ -181,7 +260,7 @@ fn stream<B>(body: fn(Stream) -> B, available: usize, later: usize) -> Upload<B>
     if available > 0 {
         sender.send(Ok(Frame::data(whole.slice(..available)))).unwrap();
     }
-    let stream = StreamBody::new(UnboundedReceiverStream::new(frames)).boxed_unsync();
+    let stream = StreamBody::new(UnboundedReceiverStream::new(frames)).boxed();
     Upload { body: body(stream), available, whole, rest: (later > 0).then_some(sender) }
 }
 
@@ -196,7 +275,14 @@ where
     B: Send + 'static,
 {
     for is_http2 in [false, true] {
-        let outcome = send(sent, replay, upload(), is_http2).await;
+        let http_client = Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http();
+        let put = |oauth: OAuthLayer, url, body| {
+            let oauth = oauth.with_replay(replay);
+            let client = ServiceBuilder::new().layer(oauth).service(http_client);
+            let response = client.oneshot(Request::put(url).body(body).unwrap());
+            async { response.await.unwrap().status() }
+        };
+        let outcome = outcome(sent, upload(), put).await;
         assert_eq!(outcome, cell, "{sent:?}, over HTTP/{}", 1 + u8::from(is_http2));
     }
 }
@@ -211,11 +297,14 @@ async fn reject(mut body: Incoming, sent: Sent, available: usize) -> Response<St
     Response::builder().status(StatusCode::UNAUTHORIZED).body(String::new()).unwrap()
 }
 
-/// Sends an upload that is rejected once, and returns the outcome as the table names it.
-async fn send<R, B>(sent: Sent, replay: R, upload: Upload<B>, is_http2: bool) -> &'static str
+/// Sends an upload with `put` that is rejected once, and returns the outcome as the table names it.
+async fn outcome<B, F>(
+    sent: Sent,
+    upload: Upload<B>,
+    put: impl FnOnce(OAuthLayer, String, B) -> F,
+) -> &'static str
 where
-    R: Replay<B, Body: RequestBody, Kept: Send> + Copy + Send + Sync + 'static,
-    B: Send + 'static,
+    F: Future<Output = StatusCode> + Send + 'static,
 {
     let Upload { body, available, whole, rest } = upload;
     let (retry_started, mut retry) = unbounded_channel();
@@ -236,20 +325,16 @@ where
     .await;
 
     let origins = Origins::new([format!("http://{api}")]).unwrap();
-    let oauth = OAuthLayer::new(cache_of_numbered_tokens(), origins).with_replay(replay);
-    let http_client = Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http();
-    let client = ServiceBuilder::new().layer(oauth).service(http_client);
-
+    let oauth = OAuthLayer::new(cache_of_numbered_tokens(), origins);
     let (is_stream, later) = (rest.is_some(), whole.slice(available..));
-    let request = Request::put(format!("http://{api}/")).body(body).unwrap();
-    let response = tokio::spawn(client.oneshot(request));
+    let response = tokio::spawn(put(oauth, format!("http://{api}/"), body));
     let sender_of_rest = tokio::spawn(async move {
         let Some(rest) = rest else { return };
         if retry.recv().await.is_some() {
             rest.send(Ok(Frame::data(later))).unwrap();
         }
     });
-    let status = response.await.unwrap().unwrap().status();
+    let status = response.await.unwrap();
     sender_of_rest.abort();
     if status == StatusCode::UNAUTHORIZED {
         assert!(retry_bodies.try_recv().is_err());
