@@ -1,64 +1,45 @@
-//! The layer over a `reqwest::Client`: two uploads with streaming bodies. The token is revoked
-//! before the second one, and the upload is repeated with a new token.
+//! Requests with reqwest's own types: JSON, and an upload that is a stream. The token is revoked
+//! after each request, and the next one is sent again with a new token.
 //!
 //! ```text
-//! cargo run --example reqwest
+//! cargo run --example reqwest --features reqwest
 //! ```
-
-#![allow(clippy::expect_used)] // a request without a host is an error in this program
 
 #[path = "../support/servers.rs"]
 mod servers;
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use reqwest::{Body, Client};
 use tower_oauth::{
     BoxError, ClientAuth, ClientCredentials, OAuthLayer, Origins, TokenCache, TokenEndpoint,
-    replay::{BufferBody, Buffered},
+    reqwest::OAuthClient,
 };
 
 use servers::{CLIENT_ID, CLIENT_SECRET, Servers};
 
-/// Wraps a reqwest client. reqwest has request and response types of its own, which are converted
-/// from and to those of `http`.
-fn client_over_reqwest(
-    oauth: OAuthLayer,
-) -> reqwest::Result<
-    impl Service<
-        http::Request<reqwest::Body>,
-        Response = http::Response<reqwest::Body>,
-        Error = BoxError,
-        Future: Send,
-    > + Clone,
-> {
-    // reqwest follows redirects below the layer, where the origin is not checked.
-    let reqwest = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    Ok(ServiceBuilder::new()
-        .layer(oauth.with_replay(BufferBody::default()))
-        .map_request(|request: http::Request<Buffered<reqwest::Body>>| {
-            request.map(reqwest::Body::wrap)
-        })
-        .map_request(|request| reqwest::Request::try_from(request).expect("a complete URL"))
-        .map_response(http::Response::<reqwest::Body>::from)
-        .service(reqwest))
-}
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let servers = Servers::start().await?;
+    let api = &servers.api_origin;
+
     let auth = ClientAuth::client_secret_basic(CLIENT_ID, CLIENT_SECRET);
     let endpoint = TokenEndpoint::new(servers.token_url.as_str(), auth)?;
     let tokens = TokenCache::new(ClientCredentials::new(endpoint).scope("orders:write"));
-    let origins = Origins::new([&servers.api_origin])?;
-    let client = client_over_reqwest(OAuthLayer::new(tokens, origins))?;
+    let oauth = OAuthLayer::new(tokens, Origins::new([api])?);
+    let client = OAuthClient::new(Client::builder(), oauth)?;
 
     for number in 1..=2 {
-        let chunks = ["a stream", "in two chunks"].map(Bytes::from).map(Ok::<_, io::Error>);
-        let body = reqwest::Body::wrap_stream(tokio_stream::iter(chunks));
-        let url = format!("{}/orders/{number}", servers.api_origin);
-        let response = client.clone().oneshot(http::Request::put(url).body(body)?).await?;
+        let order = serde_json::json!({"item": "book", "count": number});
+        let request = client.get_ref().post(format!("{api}/orders")).json(&order);
+        let response = client.send(request).await?.error_for_status()?;
+        writeln!(io::stdout(), "order {number}: {}", response.status())?;
+        servers.state.valid_tokens.write().await.clear();
+
+        let chunks = ["a stream", "in two chunks"].map(Ok::<_, io::Error>);
+        let body = Body::wrap_stream(tokio_stream::iter(chunks));
+        let request = client.get_ref().put(format!("{api}/reports/{number}")).body(body);
+        let response = client.send(request).await?.error_for_status()?;
         writeln!(io::stdout(), "upload {number}: {}", response.status())?;
         servers.state.valid_tokens.write().await.clear();
     }
