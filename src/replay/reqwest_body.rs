@@ -94,3 +94,74 @@ impl Replay<Request> for ReqwestBody {
         self.keep(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio_test::{assert_ready, task};
+
+    use super::*;
+    use crate::error::BoxError;
+
+    fn request(body: Body) -> Request {
+        let mut request = Request::new(http::Method::PUT, "http://api.test/#a".parse().unwrap());
+        *request.body_mut() = Some(body);
+        request
+    }
+
+    fn stream() -> Body {
+        let frame = Frame::data(Bytes::from_static(b"12345"));
+        Body::wrap(StreamBody::new(tokio_stream::once(Ok::<_, BoxError>(frame))))
+    }
+
+    fn content(mut request: Request) -> Bytes {
+        assert_eq!(request.url().as_str(), "http://api.test/#a");
+        let body = request.body_mut().take().unwrap();
+        assert_ready!(task::spawn(body.collect()).poll()).unwrap().to_bytes()
+    }
+
+    #[test]
+    fn each_attempt_sends_the_whole_body() {
+        for body in [stream, || Body::from("12345")] {
+            let replay = ReqwestBody::default();
+            let (first, kept) = replay.keep(request(body()));
+            assert_eq!(content(first), "12345");
+            let retry = replay.replay(kept.unwrap()).unwrap();
+            let (retry, kept) = replay.keep_again(retry);
+            assert_eq!(content(retry), "12345");
+            let kept = kept.unwrap();
+            assert!(replay.can_replay(&kept));
+            assert_eq!(content(replay.replay(kept).unwrap()), "12345");
+        }
+    }
+
+    #[test]
+    fn cap_applies_to_streams_only() {
+        for (body, can_replay) in [(stream(), false), (Body::from("12345"), true)] {
+            let replay = ReqwestBody::from(BufferBody::with_cap(4));
+            let (first, kept) = replay.keep(request(body));
+            assert_eq!(content(first), "12345");
+            let kept = kept.unwrap();
+            assert_eq!(replay.can_replay(&kept), can_replay);
+            assert_eq!(replay.replay(kept).map(content), can_replay.then(|| "12345".into()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_without_replay() {
+        for body in [stream(), Body::from("12345"), Body::default()] {
+            assert!(ReqwestBody::from(NoReplay).keep(request(body)).1.is_none());
+        }
+    }
+
+    #[test]
+    fn request_without_a_body_is_kept_without_one() {
+        let replay = ReqwestBody::default();
+        let request = Request::new(http::Method::GET, "http://api.test/".parse().unwrap());
+        let (sent, kept) = replay.keep(request);
+        assert!(sent.body().is_none());
+        assert!(replay.replay(kept.unwrap()).unwrap().body().is_none());
+    }
+}

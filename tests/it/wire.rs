@@ -70,6 +70,22 @@ where
 
 #[tokio::test]
 async fn connection_is_reused_after_a_401_over_http_1() {
+    let client = http1_client();
+    check_connection_reuse(|oauth, url| {
+        let client = ServiceBuilder::new().layer(oauth).service(client.clone());
+        let response = client.oneshot(Request::get(url).body(Full::default()).unwrap());
+        async {
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            response.into_body().collect().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Sends requests, each but the first with a revoked token, and checks that fewer connections than
+/// requests are opened. `get` sends a request and reads its response to the end.
+pub(crate) async fn check_connection_reuse<F: Future>(get: impl Fn(OAuthLayer, String) -> F) {
     let authority = Authority::default();
     let connections = Arc::new(AtomicUsize::new(0));
     let handler = {
@@ -80,16 +96,11 @@ async fn connection_is_reused_after_a_401_over_http_1() {
         }
     };
     let api = serve_counting(handler, Arc::clone(&connections)).await;
-    let (cache, client) = (authority.cache().await, http1_client());
+    let cache = authority.cache().await;
     for _ in 0..20 {
         // A new layer has a closed circuit breaker, so each 401 is retried.
         let origins = Origins::new([format!("http://{api}")]).unwrap();
-        let layer = OAuthLayer::new(cache.clone(), origins);
-        let client = ServiceBuilder::new().layer(layer).service(client.clone());
-        let request = Request::get(format!("http://{api}/")).body(Full::default()).unwrap();
-        let response = client.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        response.into_body().collect().await.unwrap();
+        get(OAuthLayer::new(cache.clone(), origins), format!("http://{api}/")).await;
         authority.revoke_all();
     }
     assert_eq!(authority.refusals(), 19);

@@ -21,7 +21,7 @@ use super::{client, layer};
 use crate::{
     loopback::{Authority, serve},
     support::StoppedClock,
-    wire::storm,
+    wire::{check_connection_reuse, storm},
 };
 
 #[tokio::test]
@@ -41,6 +41,21 @@ async fn revocation_under_load_costs_one_token_request() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn connection_is_reused_after_a_401() {
+    let redirects = reqwest::redirect::Policy::none();
+    let inner = reqwest::Client::builder().no_proxy().redirect(redirects).build().unwrap();
+    check_connection_reuse(|oauth, url| {
+        let client = OAuthClient::from_client_without_redirects(inner.clone(), oauth);
+        async move {
+            let response = client.send(client.get_ref().get(url)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            response.bytes().await.unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
