@@ -5,15 +5,15 @@
 //! has its head.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures_util::{TryFutureExt, future::MapOk};
 use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 use reqwest::{Request, Response};
 use tower_service::Service;
 
@@ -52,7 +52,7 @@ pub(super) struct HttpService<S>(pub(super) S);
 impl<S: Service<Request, Response = Response>> Service<http::Request<Request>> for HttpService<S> {
     type Response = http::Response<ResponseBody>;
     type Error = S::Error;
-    type Future = MapOk<S::Future, fn(Response) -> Self::Response>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
@@ -61,7 +61,23 @@ impl<S: Service<Request, Response = Response>> Service<http::Request<Request>> f
     fn call(&mut self, carrier: http::Request<Request>) -> Self::Future {
         let (head, mut request) = carrier.into_parts();
         *request.headers_mut() = head.headers;
-        self.0.call(request).map_ok(pack_response)
+        ResponseFuture { response: self.0.call(request) }
+    }
+}
+
+pin_project! {
+    /// The response future of an [`HttpService`].
+    pub(super) struct ResponseFuture<F> {
+        #[pin]
+        response: F,
+    }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for ResponseFuture<F> {
+    type Output = Result<http::Response<ResponseBody>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(pack_response(ready!(self.project().response.poll(cx))?)))
     }
 }
 
