@@ -43,9 +43,9 @@
 //!   is sent with a new token. The layer suppresses this while new tokens are rejected as well.
 //! - The compiler error "`oneshot` exists for `OAuth<…>`, but its trait bounds were not satisfied"
 //!   has one of three causes. If the request body is not `Clone`, use [`BufferBody`]. If the inner
-//!   service is not an HTTP service, convert its requests and responses; for a `reqwest::Client`, use
-//!   the module `reqwest` (feature `reqwest`). The third cause is a response body
-//!   that does not implement [`http_body::Body`].
+//!   service is not an HTTP service, convert its requests and responses. For a `reqwest::Client`,
+//!   the module `reqwest` does that (feature `reqwest`). The third cause is a response body that
+//!   does not implement [`http_body::Body`].
 //! - The clones of some bodies share one stream, and a retry would send only the rest of it. Use
 //!   [`BufferBody`] for such a body.
 

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{layer::OAuthLayer, replay::ReqwestBody, service::OAuth};
 
-/// A `reqwest::Client` that puts the token of a layer on its requests and recovers from a rejection.
+/// A `reqwest::Client` that puts the token of a layer on its requests and recovers from a
+/// rejection.
 ///
 /// The [module documentation](crate::reqwest) has an example and the caveats. Clones share the
 /// token and the connections.
@@ -24,8 +25,8 @@ pub struct OAuthClient {
 }
 
 impl OAuthClient {
-    /// Builds a client that does not follow redirects, whatever `builder` says: reqwest would follow
-    /// them below the layer, where the origin is not checked.
+    /// Builds a client that does not follow redirects, whatever `builder` says: reqwest would
+    /// follow them below the layer, where the origin is not checked.
     ///
     /// All bodies can be used. [`ReqwestBody`] says which are kept for a retry, depending on
     /// [`OAuthLayer::with_replay`]. By default, these are bodies in memory of any size, and streams

@@ -65,16 +65,16 @@ middleware. Requests are then sent with `client.post(…).json(…).send()`."
 //!   include the wait for a token. Put `tower::timeout` outside to limit the whole.
 //! - **Streams** are sent again if no more than 64 KiB of them was sent, see
 //!   [`ReqwestBody`](crate::replay::ReqwestBody). A multipart form is a stream.
-//! - **Default headers of the client** are added below the layer, which does not see them. A default
-//!   `Host` header is not compared with the URL. A default `Authorization` header is sent with
-//!   requests that get no token.
+//! - **Default headers of the client** are added below the layer, which does not see them. A
+//!   default `Host` header is not compared with the URL. A default `Authorization` header is sent
+//!   with requests that get no token.
 //! - **TLS**: this feature enables no features of reqwest. Enable one in your own dependency on
 //!   reqwest, such as `rustls`.
 //!
 //! # Redirects
 //!
-//! Put a layer of tower-http outside of the client. It sends one request for each hop, and the origin
-//! of each is checked. It works with the types of `http`, and it repeats empty bodies only.
+//! Put a layer of tower-http outside of the client. It sends one request for each hop, and the
+//! origin of each is checked. It works with the types of `http`, and it repeats empty bodies only.
 //!
 //! ```
 //! use tower::{Service, ServiceBuilder};

@@ -4,7 +4,8 @@ use reqwest::{Response, Url};
 
 use crate::error::{BoxError, TokenError};
 
-/// A failure of an [`OAuthClient`](super::OAuthClient) to send a request or to receive its response.
+/// A failure of an [`OAuthClient`](super::OAuthClient) to send a request or to receive its
+/// response.
 ///
 /// Its `source` is the [`TokenError`] if there was no token, so that the request was not sent, or
 /// else the [`reqwest::Error`]. A status such as 500 is a response and not an error.
