@@ -106,7 +106,7 @@
 //! | handle errors | [`TokenError`], [`TokenErrorKind`]; before anything is sent [`ConfigError`] |
 //! | know the effect of each fault | [the chapter on faults](docs::faults) |
 //! | know the cost of a request | [the chapter on cost](docs::cost) |
-//! | test code that uses this crate | [the chapter on testing](docs::testing) |
+//! | test code that uses this crate | the module `test_util` (feature `test-util`), [the chapter on testing](docs::testing) |
 //! | compare it with other crates | [the comparison](docs::comparison) |
 //! | know its limitations | [the chapter on limitations](docs::limitations) |
 //! | read or change the source | [the chapter on architecture](docs::architecture) |
@@ -157,6 +157,8 @@ mod service;
 mod source;
 mod sync;
 mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 mod token;
 #[cfg(feature = "client-credentials")]
 mod token_endpoint;
@@ -216,6 +218,10 @@ pub mod docs {
     #[doc = include_str!("docs/telemetry.md")]
     pub mod telemetry {}
 
-    #[doc = include_str!("docs/testing.md")]
+    // The examples are compiled with the features that they need.
+    #[cfg_attr(
+        any(not(doctest), all(feature = "default-transport", feature = "test-util")),
+        doc = include_str!("docs/testing.md")
+    )]
     pub mod testing {}
 }

@@ -86,8 +86,9 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the source of the wall-clock time, to test a system that was suspended. Only
-    /// differences matter. Default: [`SystemTime::now`](std::time::SystemTime::now).
+    /// Sets the source of the wall-clock time, to test a system that was suspended, such as a
+    /// [`FakeWallClock`](crate::test_util::FakeWallClock). Only differences matter. Default:
+    /// [`SystemTime::now`](std::time::SystemTime::now).
     #[cfg(feature = "test-util")]
     pub fn wall_clock(
         mut self,

@@ -22,7 +22,7 @@ const STRATA: &[&[&str]] = &[
     &["future"],
     &["service"],
     &["layer"],
-    &["config", "reqwest"],
+    &["config", "reqwest", "test_util"],
 ];
 
 #[test]

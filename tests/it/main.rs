@@ -59,6 +59,8 @@ mod status;
 mod support;
 #[cfg(feature = "test-util")]
 mod system_sleep;
+#[cfg(feature = "test-util")]
+mod test_util;
 #[cfg(feature = "default-transport")]
 mod tls;
 mod vectors;
