@@ -11,10 +11,9 @@ mod command_line;
 #[path = "../support/own_api.rs"]
 mod own_api;
 mod own_provider;
-#[path = "../support/servers.rs"]
-mod servers;
 
 use std::{
+    collections::HashSet,
     env,
     io::{self, Write},
     process::ExitCode,
@@ -32,11 +31,10 @@ use tokio::{task::JoinSet, time::timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_oauth::{
     BoxError, ClientAuth, ClientCredentials, ConfigError, OAuth, OAuthLayer, Origins, TokenCache,
-    TokenEndpoint,
+    TokenEndpoint, test_util::FakeProvider,
 };
 
 use command_line::{error_message, is_help_requested, report};
-use servers::{CLIENT_ID, CLIENT_SECRET, Counts, Servers};
 
 type HttpClient = Client<HttpConnector, Empty<Bytes>>;
 
@@ -44,33 +42,34 @@ type HttpClient = Client<HttpConnector, Empty<Bytes>>;
 /// these lines.
 fn add_tokens(
     http_client: HttpClient,
-    servers: &Servers,
+    provider: &FakeProvider,
 ) -> Result<OAuth<HttpClient>, ConfigError> {
-    let auth = ClientAuth::client_secret_basic(CLIENT_ID, CLIENT_SECRET);
-    let endpoint = TokenEndpoint::new(servers.token_url.as_str(), auth)?;
+    let auth =
+        ClientAuth::client_secret_basic(FakeProvider::CLIENT_ID, FakeProvider::CLIENT_SECRET);
+    let endpoint = TokenEndpoint::new(provider.token_url(), auth)?;
     let tokens = TokenCache::new(ClientCredentials::new(endpoint).scope("orders:read"));
-    let oauth = OAuthLayer::new(tokens, Origins::new([&servers.api_origin])?);
+    let oauth = OAuthLayer::new(tokens, Origins::new([provider.api_origin()])?);
     Ok(ServiceBuilder::new().layer(oauth).service(http_client))
 }
 
-const REQUESTS: u32 = 1_000;
+const REQUESTS: usize = 1_000;
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Sends one request, then 1000 one after another, then 1000 at once with a token that is revoked.
 async fn run_demonstration() -> Result<(), BoxError> {
-    let servers = Servers::start().await?;
-    let state = &servers.state;
+    let provider = FakeProvider::start().await?;
     // All requests share one HTTP/2 connection: many systems do not allow a thousand sockets.
     let http_client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    let client = add_tokens(http_client, &servers)?;
+    let client = add_tokens(http_client, &provider)?;
     let get_order =
-        |number: u32| get(client.clone(), format!("{}/orders/{number}", servers.api_origin));
+        |number: usize| get(client.clone(), format!("{}/orders/{number}", provider.api_origin()));
 
     let start = Instant::now();
     let print_row = |event: &str| {
-        let (time, counts) = (start.elapsed().as_millis(), state.counts.borrow());
-        let Counts { token_requests, api_requests, rejected_paths } = &*counts;
-        let rejected = rejected_paths.len();
+        let time = start.elapsed().as_millis();
+        let token_requests = provider.token_endpoint().request_count();
+        let api_requests = provider.api().request_count();
+        let rejected = provider.rejected_paths().len();
         let row = format!("{time:>5} ms {token_requests:>15} {api_requests:>13} {rejected:>9}");
         writeln!(io::stdout(), "{row}   {event}")
     };
@@ -85,19 +84,19 @@ async fn run_demonstration() -> Result<(), BoxError> {
     }
     print_row(&format!("{REQUESTS} requests, one after another, with that token"))?;
 
-    // While this lock is held, the API checks no token, so all of these requests carry the token
-    // that is about to be revoked.
-    let mut valid_tokens = state.valid_tokens.write().await;
+    // The API checks the tokens of held requests after their release, so all of these requests
+    // carry the token that is about to be revoked.
+    let hold = provider.api().hold();
     let requests: JoinSet<_> = (1..=REQUESTS).map(|number| get_order(REQUESTS + number)).collect();
-    state.counts.subscribe().wait_for(|counts| counts.api_requests > 2 * REQUESTS).await?;
+    provider.api().wait_for_requests(2 * REQUESTS + 1).await;
     print_row(&format!("{REQUESTS} requests at once: all have reached the API"))?;
-    valid_tokens.clear();
+    provider.revoke_all();
     print_row("the token is revoked before the API has checked it")?;
-    drop(valid_tokens);
+    drop(hold);
 
     results.extend(requests.join_all().await);
     print_row("all requests are answered")?;
-    print_summary(&state.counts.borrow(), &results)
+    print_summary(&provider, &results)
 }
 
 /// Sends a GET request and returns its path. It contains nothing about tokens.
@@ -112,13 +111,16 @@ async fn get(client: OAuth<HttpClient>, url: String) -> Result<String, BoxError>
 
 /// Prints the totals. A request was recovered if its caller got a success although the API rejected
 /// it before.
-fn print_summary(counts: &Counts, results: &[Result<String, BoxError>]) -> Result<(), BoxError> {
-    let succeeded = results.iter().flatten();
-    let recovered = succeeded.filter(|path| counts.rejected_paths.contains(*path)).count();
+fn print_summary(
+    provider: &FakeProvider,
+    results: &[Result<String, BoxError>],
+) -> Result<(), BoxError> {
+    let rejected: HashSet<_> = provider.rejected_paths().into_iter().collect();
+    let recovered = results.iter().flatten().filter(|path| rejected.contains(*path)).count();
     let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
     let mut out = io::stdout();
-    writeln!(out, "\ntoken requests: {}", counts.token_requests)?;
-    writeln!(out, "api requests: {}", counts.api_requests)?;
+    writeln!(out, "\ntoken requests: {}", provider.token_endpoint().request_count())?;
+    writeln!(out, "api requests: {}", provider.api().request_count())?;
     writeln!(out, "recovered after 401: {recovered}")?;
     writeln!(out, "failed: {}", failed.len())?;
     match failed.first() {
