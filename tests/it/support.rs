@@ -274,28 +274,6 @@ impl TestSetup {
     }
 }
 
-/// The total time that the machine has slept. The wall clock is ahead of the monotonic clock by
-/// this time.
-#[derive(Clone, Default)]
-#[cfg_attr(not(feature = "test-util"), allow(dead_code))]
-pub(crate) struct SleptTime(Arc<Mutex<Duration>>);
-
-#[cfg_attr(not(feature = "test-util"), allow(dead_code))]
-impl SleptTime {
-    /// Adds a sleep of this length.
-    pub(crate) fn add(&self, time: Duration) {
-        *lock(&self.0) += time;
-    }
-
-    /// Gives the cache a wall clock that includes the sleeps.
-    #[cfg(feature = "test-util")]
-    pub(crate) fn wall_clock(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
-        let slept = Arc::clone(&self.0);
-        let (start, wall_start) = (tokio::time::Instant::now(), std::time::SystemTime::now());
-        cache.wall_clock(move || wall_start + start.elapsed() + *lock(&slept))
-    }
-}
-
 /// A guard that stops tokio's clock. Only [`tokio::time::advance`] moves it.
 ///
 /// Tokio's paused clock jumps to the next timer when no task can run, even if a response is still

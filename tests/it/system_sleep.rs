@@ -11,9 +11,11 @@ use std::{
 use http::StatusCode;
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_oauth::{AccessToken, RefreshState, TokenCache, TokenErrorKind, source_fn};
+use tower_oauth::{
+    AccessToken, RefreshState, TokenCache, TokenErrorKind, source_fn, test_util::FakeWallClock,
+};
 
-use crate::support::{SleptTime, TestSetup};
+use crate::support::TestSetup;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);
@@ -21,10 +23,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
 async fn token_that_expired_during_sleep_is_not_sent() {
-    let slept = SleptTime::default();
-    let setup = TestSetup::with_settings(|cache| slept.wall_clock(cache));
+    let clock = FakeWallClock::new();
+    let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
     setup.get().await.unwrap();
-    slept.add(2 * HOUR);
+    clock.advance(2 * HOUR);
     advance(HALF_A_MINUTE).await;
     assert!(setup.cache.current().is_none());
     assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
@@ -33,17 +35,17 @@ async fn token_that_expired_during_sleep_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn each_sleep_adds_to_the_age_of_the_token() {
-    let slept = SleptTime::default();
-    let setup = TestSetup::with_settings(|cache| slept.wall_clock(cache));
+    let clock = FakeWallClock::new();
+    let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
     let token = setup.cache.token().await.unwrap();
     for _ in 0..3 {
-        slept.add(600 * SECOND);
+        clock.advance(600 * SECOND);
         advance(HALF_A_MINUTE).await;
     }
     let older = setup.cache.current().unwrap();
     assert_eq!(older.remaining(), Some(HOUR - 3 * (600 * SECOND + HALF_A_MINUTE)));
     assert_eq!((older.generation(), older.is_stale()), (token.generation(), false));
-    slept.add(700 * SECOND);
+    clock.advance(700 * SECOND);
     advance(HALF_A_MINUTE).await;
     assert!(setup.cache.current().unwrap().is_stale(), "the token is 2620 of 3600 seconds old");
     assert_eq!(setup.get().await.unwrap(), StatusCode::OK);
@@ -53,13 +55,13 @@ async fn each_sleep_adds_to_the_age_of_the_token() {
 
 #[tokio::test(start_paused = true)]
 async fn sleep_during_the_token_request_adds_to_the_age() {
-    let slept = SleptTime::default();
-    let setup = TestSetup::with_settings(|cache| slept.wall_clock(cache));
+    let clock = FakeWallClock::new();
+    let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
     setup.source.hold_requests();
     let mut token = task::spawn(setup.cache.token());
     assert!(token.poll().is_pending());
     tokio::task::yield_now().await;
-    slept.add(2 * HOUR);
+    clock.advance(2 * HOUR);
     setup.source.release_requests(2);
     token.await.unwrap();
     advance(HALF_A_MINUTE).await;
@@ -68,14 +70,14 @@ async fn sleep_during_the_token_request_adds_to_the_age() {
 
 #[tokio::test(start_paused = true)]
 async fn status_subscriber_is_notified_when_sleep_expires_the_token() {
-    let slept = SleptTime::default();
-    let setup = TestSetup::with_settings(|cache| slept.wall_clock(cache));
+    let clock = FakeWallClock::new();
+    let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
     setup.get().await.unwrap();
     let mut changes = setup.cache.subscribe();
     changes.next().await;
     let mut next = task::spawn(changes.next());
     assert_pending!(next.poll());
-    slept.add(2 * HOUR);
+    clock.advance(2 * HOUR);
     advance(HALF_A_MINUTE).await;
     assert_pending!(next.poll());
     assert!(setup.cache.current().is_none());
@@ -100,13 +102,13 @@ async fn wall_clock_may_call_the_cache() {
 
 #[tokio::test(start_paused = true)]
 async fn clock_drift_and_a_stopped_wall_clock_keep_the_token() {
-    let slept = SleptTime::default();
-    let setup = TestSetup::with_settings(|cache| slept.wall_clock(cache));
+    let clock = FakeWallClock::new();
+    let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
     setup.cache.token().await.unwrap();
-    slept.add(4 * SECOND);
+    clock.advance(4 * SECOND);
     advance(HALF_A_MINUTE).await;
     assert_eq!(setup.cache.current().unwrap().remaining(), Some(HOUR - HALF_A_MINUTE));
-    slept.add(SECOND);
+    clock.advance(SECOND);
     advance(HALF_A_MINUTE).await;
     let remaining = setup.cache.current().unwrap().remaining();
     assert_eq!(remaining, Some(HOUR - 65 * SECOND), "drift adds up");

@@ -31,9 +31,11 @@ use tokio::{
     sync::{Mutex, MutexGuard},
 };
 use tower::BoxError;
-use tower_oauth::{ClientAuth, ClientCredentials, TokenCache, TokenEndpoint};
+use tower_oauth::{
+    ClientAuth, ClientCredentials, TokenCache, TokenEndpoint, test_util::FakeWallClock,
+};
 
-use crate::support::{Reply, SleptTime, TestSetup};
+use crate::support::{Reply, TestSetup};
 
 #[cfg(feature = "metrics")]
 const DASHBOARD: &str = include_str!("../../examples/grafana_dashboard.json");
@@ -47,11 +49,11 @@ async fn run_alone() -> MutexGuard<'static, ()> {
 
 /// Runs a history that emits every event and updates every metric at least once.
 async fn run_history() {
-    let slept_time = SleptTime::default();
+    let clock = FakeWallClock::new();
     let setup = TestSetup::with_settings(|cache| {
         let limit = NonZeroU32::new(6).unwrap();
         let cache = cache.name("orders");
-        slept_time.wall_clock(cache.token_request_limit(limit, Duration::from_secs(86_400)))
+        cache.token_request_limit(limit, Duration::from_secs(86_400)).wall_clock(clock.reader())
     });
     setup.source.script([Reply::Fail]);
     setup.get().await.unwrap_err(); // waited, refresh failed
@@ -72,7 +74,7 @@ async fn run_history() {
     tokio::task::yield_now().await;
     tokio::time::advance(Duration::from_secs(30)).await;
     setup.get().await.unwrap(); // remaining lifetime updated
-    slept_time.add(Duration::from_secs(600));
+    clock.advance(Duration::from_secs(600));
     tokio::time::advance(Duration::from_secs(30)).await;
     setup.get().await.unwrap(); // wall clock jumped
     setup.cache.invalidate(setup.cache.current().unwrap().generation());
@@ -139,9 +141,10 @@ mod metrics {
         CompositeKey,
         debugging::{DebugValue, DebuggingRecorder, Snapshot},
     };
+    use tower_oauth::test_util::FakeWallClock;
 
     use super::{CHAPTER, DASHBOARD, run_alone, run_history};
-    use crate::support::{SleptTime, TestSetup};
+    use crate::support::TestSetup;
 
     /// Returns the metrics that the history records.
     async fn metrics_of_history() -> Snapshot {
@@ -231,11 +234,11 @@ mod metrics {
             });
             gauge.map(f64::round).map(|value| format!("{value}"))
         };
-        let slept_time = SleptTime::default();
-        let setup = TestSetup::with_settings(|cache| slept_time.wall_clock(cache));
+        let clock = FakeWallClock::new();
+        let setup = TestSetup::with_settings(|cache| cache.wall_clock(clock.reader()));
         let mut values = Vec::new();
         for (awake, slept) in [(0, 0), (29, 0), (1, 0), (30, 600)] {
-            slept_time.add(Duration::from_secs(slept));
+            clock.advance(Duration::from_secs(slept));
             tokio::time::advance(Duration::from_secs(awake)).await;
             setup.get().await.unwrap();
             values.push(remaining());

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::advance;
+#[cfg(feature = "test-util")]
+use tower_oauth::test_util::FakeWallClock;
 
 use super::{
     caller::Caller,
     endpoint::{Port, SECRET},
 };
 use crate::loopback::{Authority, serve};
-#[cfg(feature = "test-util")]
-use crate::support::SleptTime;
 
 /// Returns a caller of an API that answers 401 if `rejects` returns true, and 200 otherwise.
 async fn caller_of_api<F>(authority: &Authority, rejects: F) -> Caller
@@ -89,15 +89,15 @@ async fn lagging_api_replica_costs_few_refreshes() {
 #[cfg(feature = "test-util")]
 #[tokio::test(start_paused = true)]
 async fn token_that_expired_during_system_sleep_is_not_sent() {
-    let (authority, slept) = (Authority::default(), SleptTime::default());
+    let (authority, clock) = (Authority::default(), FakeWallClock::new());
     let api = authority.api().await;
     let port = Port::new();
     port.serve(&authority, []);
     let endpoint = port.endpoint(SECRET);
-    let mut caller = Caller::with_settings(api, endpoint, |cache| slept.wall_clock(cache));
+    let mut caller = Caller::with_settings(api, endpoint, |cache| cache.wall_clock(clock.reader()));
     caller.get().await;
     authority.revoke_all();
-    slept.add(Duration::from_secs(2 * 3600));
+    clock.advance(Duration::from_secs(2 * 3600));
     advance(Duration::from_secs(30)).await;
     caller.end_fault();
     caller.get().await;

@@ -18,6 +18,7 @@ use tokio_test::task::Spawn;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_oauth::{
     CachedToken, Generation, OAuthLayer, Origins, TokenCache, TokenError, replay::NoReplay,
+    test_util::FakeWallClock,
 };
 
 use super::{
@@ -27,7 +28,7 @@ use super::{
     resource_server::ResourceServer,
     scenario::{Scenario, Step},
 };
-use crate::support::{Body, SleptTime, lock};
+use crate::support::{Body, lock};
 
 /// The shortest sleep that the cache detects. It takes a shorter one for drift of the clocks.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ pub(super) struct Simulation {
     rng: Rng,
     scenario: Scenario,
     model: SharedModel,
-    slept_time: SleptTime,
+    clock: FakeWallClock,
     cache: TokenCache,
     layer: OAuthLayer,
     pending: BTreeMap<u64, Spawn<BoxFuture<Completion>>>,
@@ -57,9 +58,9 @@ impl Simulation {
     pub(super) fn new(seed: u64, verbose: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let model = Arc::new(Mutex::new(Model::new(rng.fork(), verbose)));
-        let (scenario, slept_time) = (Scenario::random(&mut rng), SleptTime::default());
+        let (scenario, clock) = (Scenario::random(&mut rng), FakeWallClock::new());
         let server = AuthorizationServer(Arc::clone(&model));
-        let mut cache = slept_time.wall_clock(TokenCache::builder(server));
+        let mut cache = TokenCache::builder(server).wall_clock(clock.reader());
         if let Some((requests, period)) = scenario.token_request_limit {
             lock(&model).fetches.set_limit(requests, period);
             cache = cache.token_request_limit(requests.try_into().unwrap(), period);
@@ -69,7 +70,7 @@ impl Simulation {
             rng,
             scenario,
             model,
-            slept_time,
+            clock,
             layer: OAuthLayer::new(cache.clone(), Origins::new(ORIGINS).unwrap()),
             cache,
             pending: BTreeMap::new(),
@@ -240,7 +241,7 @@ impl Simulation {
         if lock(&self.model).fetches.is_in_progress() || time < SHORTEST_SLEEP {
             return;
         }
-        self.slept_time.add(time);
+        self.clock.advance(time);
         self.pass_time(Duration::from_secs(31), false).await;
         lock(&self.model).on_system_sleep(time);
     }
