@@ -95,7 +95,7 @@
 //! | find its endpoint by the issuer, or read a non-standard response | [`Issuer`], [`ResponseFormat`], [`RequestFormat`] |
 //! | share one transport among many endpoints | `DefaultTransport` (feature `default-transport`) |
 //! | send a grant that this crate does not have | [`TokenEndpoint::send`], [`TokenRequest`], [`TokenResponse`] |
-//! | keep providers in a file | the module `config` (feature `config`) |
+//! | keep providers in a file or in environment variables | the module `config` (feature `config`) |
 //! | get tokens from elsewhere | [`StaticToken`], [`TokenFile`], [`source_fn`], [`TokenSource`] |
 //! | use the token without the layer, warm it up, close it | [`TokenCache`] |
 //! | limit token requests, name a cache | [`TokenCacheBuilder`] |

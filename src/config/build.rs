@@ -2,22 +2,27 @@
 
 #[cfg(feature = "default-transport")]
 use std::fs;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::provider_config::{
-    ClientAuthConfig, ClientCredentialsConfig, ProviderConfig, ResponseFormatConfig, SourceConfig,
+use super::{
+    key_names::KeyNames,
+    keys::{ClientAuthentication, ClientCredentialsSource, ClientSecret, ResponseMembers, Source},
+    provider_config::ProviderConfig,
+    values::PositiveDuration,
 };
-use super::scalar::Text;
-#[cfg(feature = "default-transport")]
-use crate::layer::OAuthLayer;
+#[cfg(feature = "tonic")]
+use crate::replay::TonicBody;
 use crate::{
     cache::{TokenCache, TokenCacheBuilder},
     error::{BoxError, ConfigError, SettingNames},
+    layer::OAuthLayer,
     origins::Origins,
+    replay::BufferBody,
     source::{ClientCredentials, StaticToken, TokenFile},
     token_endpoint::{ClientAuth, Issuer, Location, ResponseFormat, TokenEndpoint, TokenUrl},
 };
@@ -25,45 +30,87 @@ use crate::{
 impl ProviderConfig {
     /// Creates a layer that attaches the provider's token to requests to its `origins`.
     ///
-    /// Each call creates a new cache, so call it once and clone the layer.
+    /// Each call creates a new cache, so call it once and clone the layer. The layer clones request
+    /// bodies for a retry. For others, and for gRPC, see [the module](super#bodies-and-grpc).
     ///
     /// # Errors
     ///
     /// Those of [`token_cache`](Self::token_cache) and [`origins`](Self::origins).
     #[cfg(feature = "default-transport")]
     pub fn layer(&self) -> Result<OAuthLayer, ConfigError> {
-        Ok(OAuthLayer::new(self.token_cache()?, self.origins()?))
+        self.layer_with_cache(self.token_cache()?)
+    }
+
+    /// Creates a layer like [`layer`](Self::layer) that attaches the token of `cache`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`origins`](Self::origins).
+    pub fn layer_with_cache(&self, cache: TokenCache) -> Result<OAuthLayer, ConfigError> {
+        let statuses = self.provider.rejection_statuses.iter().map(|status| status.0);
+        Ok(OAuthLayer::new(cache, self.origins()?).rejection_statuses(statuses))
     }
 
     /// Returns the servers that receive the token.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if one of the `origins` is not an origin, and
-    /// [`ConfigError::NoOrigin`] if there is none.
+    /// [`ConfigError::Key`] if one of the `origins` is not an origin, and [`ConfigError::Provider`]
+    /// if there is none and `without_authority` is not set.
     pub fn origins(&self) -> Result<Origins, ConfigError> {
-        Origins::new(self.0.origins.iter())
+        let (origins, names) = (&self.provider.origins, &self.names);
+        if origins.is_empty() {
+            if self.provider.without_authority {
+                return Ok(Origins::without_authority());
+            }
+            return Err(names.error_about_keys(
+                "has no {origins}: name at least one server that may receive the token, or set \
+                 {without_authority} to true for requests without an authority",
+            ));
+        }
+        let origins =
+            Origins::new(origins.iter()).map_err(|error| unusable(names, "origins", &error))?;
+        Ok(if self.provider.without_authority { origins.and_without_authority() } else { origins })
     }
 
-    /// Creates a cache of the provider's token: to use the token without a layer, or to build the
-    /// layer by hand. Does not use `origins`.
+    /// Returns the setting for bodies that are not cloned, with the cap of the key `replay_cap`:
+    /// for [`OAuthLayer::with_replay`].
+    #[must_use]
+    pub fn buffer_body(&self) -> BufferBody {
+        self.provider.replay_cap.map_or_else(BufferBody::default, BufferBody::with_cap)
+    }
+
+    /// Returns the setting for calls of a tonic client, with the cap of the key `replay_cap`: for
+    /// [`OAuthLayer::with_replay`] after [`OAuthLayer::grpc`].
+    #[cfg(feature = "tonic")]
+    #[must_use]
+    pub fn tonic_body(&self) -> TonicBody {
+        self.provider.replay_cap.map_or_else(TonicBody::default, TonicBody::with_cap)
+    }
+
+    /// Creates a cache of the provider's token: to use the token without a layer, or for several
+    /// layers. Reads the environment variables that the configuration names.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the setting that cannot be used. Its cause may be a file that
-    /// cannot be read (`ca_file`).
+    /// cannot be read (`ca_file`), or an environment variable that is not set.
     #[cfg(feature = "default-transport")]
     pub fn token_cache(&self) -> Result<TokenCache, ConfigError> {
         self.build_cache(|config, location, auth| match &config.ca_file {
             None => TokenEndpoint::new(location, auth),
             Some(file) => {
-                let pem = fs::read(&**file).map_err(|error| ConfigError::Certificates {
-                    reason: format!(
-                        "the ca_file {}: {error}; correct its path or its permissions",
-                        &**file
-                    ),
+                let error = |reason| self.names.error("source.ca_file", reason);
+                let pem = fs::read(file).map_err(|cause| {
+                    error(format!(
+                        "names the file {file}, which cannot be read: {cause}; correct its path \
+                         or its permissions"
+                    ))
                 })?;
-                TokenEndpoint::new_trusting(location, auth, pem)
+                TokenEndpoint::new_trusting(location, auth, pem).map_err(|cause| match cause {
+                    ConfigError::Certificates { .. } => error(format!("cannot be used: {cause}")),
+                    cause => cause,
+                })
             }
         })
     }
@@ -74,8 +121,8 @@ impl ProviderConfig {
     ///
     /// # Errors
     ///
-    /// Those of [`token_cache`](Self::token_cache), and [`ConfigError::Provider`] if the source has
-    /// a `ca_file`: the transport decides which certificates are trusted.
+    /// Those of [`token_cache`](Self::token_cache), and [`ConfigError::Key`] if the source has a
+    /// `ca_file`: the transport decides which certificates are trusted.
     pub fn token_cache_with_transport<S, ReqBody, ResBody>(
         &self,
         transport: S,
@@ -90,9 +137,10 @@ impl ProviderConfig {
     {
         self.build_cache(|config, location, auth| {
             if config.ca_file.is_some() {
-                return Err(provider_error(
-                    "has a ca_file, which applies to the ready-made transport only: configure the \
-                     certificates of your transport instead",
+                return Err(self.names.error(
+                    "source.ca_file",
+                    "applies to the ready-made transport only: configure the certificates of your \
+                     transport instead",
                 ));
             }
             TokenEndpoint::with_transport(location, auth, transport)
@@ -102,32 +150,45 @@ impl ProviderConfig {
     fn build_cache(
         &self,
         make_endpoint: impl FnOnce(
-            &ClientCredentialsConfig,
+            &ClientCredentialsSource,
             Location,
             ClientAuth,
         ) -> Result<TokenEndpoint, ConfigError>,
     ) -> Result<TokenCache, ConfigError> {
-        let mut cache = match &*self.0.source {
-            SourceConfig::ClientCredentials(config) => {
-                let endpoint = make_endpoint(config, config.location()?, config.client_auth())?;
-                TokenCache::builder(config.grant(config.configure(endpoint)?)?)
+        let names = &self.names;
+        let cache = match &self.provider.source {
+            Source::ClientCredentials(config) => {
+                let auth = config.client_auth.build(names)?;
+                let endpoint = make_endpoint(config, config.location(names)?, auth);
+                let endpoint = endpoint.map_err(|error| match error {
+                    ConfigError::ClientAuth { .. } => {
+                        unusable(names, config.client_auth.unusable_key(), &error)
+                    }
+                    error => error,
+                });
+                TokenCache::builder(config.grant(endpoint?, names)?)
             }
-            SourceConfig::StaticBearer { token } => {
-                TokenCache::builder(StaticToken::bearer(&**token)?)
+            Source::StaticBearer { token } => {
+                let error = |reason: String| names.error("source.token", reason);
+                let token = StaticToken::bearer(&*token.read().map_err(error)?);
+                TokenCache::builder(token.map_err(|cause| unusable(names, "source.token", &cause))?)
             }
-            SourceConfig::StaticBasic { user, password } => {
-                TokenCache::builder(StaticToken::basic(&**user, password.clone())?)
+            Source::StaticBasic { user, password } => {
+                let error = |reason: String| names.error("source.password", reason);
+                let token = StaticToken::basic(user, password.read().map_err(error)?);
+                let key = if is_plain(user) { "source.password" } else { "source.user" };
+                TokenCache::builder(token.map_err(|cause| unusable(names, key, &cause))?)
             }
-            SourceConfig::TokenFile { path, reread_after } => {
-                let age = reread_after.map(|age| age.0);
-                TokenCache::builder(apply(TokenFile::new(&**path), age, TokenFile::reread_after))
+            Source::TokenFile { path, reread_after } => {
+                let file = TokenFile::new(path);
+                TokenCache::builder(apply(file, duration(*reread_after), TokenFile::reread_after))
             }
         };
-        cache = cache.setting_names(SettingNames::Keys);
-        cache = apply(cache, self.0.name.as_deref(), TokenCacheBuilder::name);
-        let timeout = self.0.refresh_timeout.map(|timeout| timeout.0);
-        cache = apply(cache, timeout, TokenCacheBuilder::refresh_timeout);
-        cache = apply(cache, self.0.token_request_limit, |cache, limit| {
+        let cache = cache.setting_names(SettingNames::Keys);
+        let cache = apply(cache, self.provider.name.as_deref(), TokenCacheBuilder::name);
+        let timeout = duration(self.provider.refresh_timeout);
+        let cache = apply(cache, timeout, TokenCacheBuilder::refresh_timeout);
+        let cache = apply(cache, self.provider.token_request_limit, |cache, limit| {
             cache.token_request_limit(limit.max, limit.period.0)
         });
         Ok(cache.build())
@@ -142,105 +203,174 @@ fn apply<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
     }
 }
 
-fn provider_error(reason: impl Into<String>) -> ConfigError {
-    ConfigError::Provider { reason: reason.into() }
+fn duration(value: Option<PositiveDuration>) -> Option<Duration> {
+    value.map(|duration| duration.0)
 }
 
-impl ClientCredentialsConfig {
-    fn location(&self) -> Result<Location, ConfigError> {
+/// Names the key of a value that a setter does not accept.
+fn unusable(names: &KeyNames, path: &str, error: &ConfigError) -> ConfigError {
+    match error {
+        ConfigError::StaticToken { reason } => {
+            names.error(path, format!("cannot be used: {reason}"))
+        }
+        error => names.error(path, format!("cannot be used: {error}")),
+    }
+}
+
+/// Returns true if a text can be the user name of HTTP Basic (RFC 7617 §2).
+fn is_plain(text: &str) -> bool {
+    !text.contains(':') && !text.contains(char::is_control)
+}
+
+impl ClientCredentialsSource {
+    fn location(&self, names: &KeyNames) -> Result<Location, ConfigError> {
+        let error = |text| Err(names.error_about_keys(text));
         if self.discover_at.is_some() && self.issuer.is_none() {
-            return Err(provider_error("has discover_at, which needs an issuer"));
+            return error("has {source.discover_at}, which needs {source.issuer}");
         }
         match (&self.token_url, &self.issuer) {
-            (Some(_), Some(_)) => Err(provider_error("has both token_url and issuer: remove one")),
-            (None, None) => Err(provider_error("needs either token_url or issuer")),
-            (Some(url), None) if self.danger_plain_http => {
-                TokenUrl::danger_plain_http(url.as_ref()).map(Location::from)
+            (Some(_), Some(_)) => {
+                error("has both {source.token_url} and {source.issuer}: remove one")
             }
-            (Some(url), None) => Location::try_from(url.as_ref()).map_err(|error| match error {
-                ConfigError::InsecureTokenUrl { url } => provider_error(format!(
-                    "has the token_url {url:?}, which would send the client secret unencrypted: \
-                     use https, or add danger_plain_http = true if the connection is encrypted by \
-                     other means"
-                )),
-                other => other,
-            }),
+            (None, None) => error("needs either {source.token_url} or {source.issuer}"),
+            (Some(url), None) => {
+                let location = if self.danger_plain_http {
+                    TokenUrl::danger_plain_http(url).map(Location::from)
+                } else {
+                    Location::try_from(&**url)
+                };
+                location.map_err(|error| match error {
+                    ConfigError::InsecureTokenUrl { url } => names.error(
+                        "source.token_url",
+                        format!(
+                            "is {url:?}, which would send the client secret unencrypted: use \
+                             https, or set `{}` to true if the connection is encrypted by other \
+                             means",
+                            names.name(&["source", "danger_plain_http"])
+                        ),
+                    ),
+                    error => unusable(names, "source.token_url", &error),
+                })
+            }
             (None, Some(issuer)) => {
-                let url = self.discover_at.as_ref().map(AsRef::as_ref);
-                let issuer = issuer.as_ref().parse::<Issuer>();
-                apply(issuer, url, |issuer, url: &str| issuer?.discover_at(url)).map(Location::from)
+                let issuer = issuer.parse::<Issuer>();
+                let issuer = issuer.map_err(|error| unusable(names, "source.issuer", &error))?;
+                let Some(url) = &self.discover_at else { return Ok(issuer.into()) };
+                let issuer = issuer.discover_at(url).map(Location::from);
+                issuer.map_err(|error| unusable(names, "source.discover_at", &error))
             }
         }
     }
 
-    fn client_auth(&self) -> ClientAuth {
-        match (*self.client_auth).clone() {
-            ClientAuthConfig::ClientSecretBasic { client_id, client_secret } => {
-                ClientAuth::client_secret_basic(&*client_id, client_secret)
-            }
-            ClientAuthConfig::ClientSecretBasicRaw { client_id, client_secret } => {
-                ClientAuth::client_secret_basic_raw(&*client_id, client_secret)
-            }
-            ClientAuthConfig::ClientSecretPost { client_id, client_secret } => {
-                ClientAuth::client_secret_post(&*client_id, client_secret)
-            }
-            ClientAuthConfig::None { client_id } => ClientAuth::none(&*client_id),
+    fn grant(
+        &self,
+        endpoint: TokenEndpoint,
+        names: &KeyNames,
+    ) -> Result<ClientCredentials, ConfigError> {
+        let mut grant = ClientCredentials::new(self.configure(endpoint, names)?);
+        grant = apply(grant, self.scope.as_deref(), ClientCredentials::scope);
+        grant = apply(grant, self.audience.as_deref(), ClientCredentials::audience);
+        for resource in &self.resource {
+            grant = grant.resource(resource);
         }
+        for (name, value) in &self.parameters {
+            let value = value.read();
+            let value = value.map_err(|reason| names.error("source.parameters", reason))?;
+            let error = |cause| unusable(names, "source.parameters", &cause);
+            grant = grant.parameter(name, &**value).map_err(error)?;
+        }
+        Ok(grant)
     }
 
-    fn configure(&self, endpoint: TokenEndpoint) -> Result<TokenEndpoint, ConfigError> {
-        let mut endpoint = endpoint
+    fn configure(
+        &self,
+        mut endpoint: TokenEndpoint,
+        names: &KeyNames,
+    ) -> Result<TokenEndpoint, ConfigError> {
+        endpoint = endpoint
             .request_format(self.request_format)
-            .response_format(self.response_format.build()?);
-        for (name, value) in &*self.headers {
-            endpoint = endpoint.header(name, value)?;
+            .response_format(self.response_format.build(names)?);
+        for (name, value) in &self.headers {
+            let value = value.read();
+            let value = value.map_err(|reason| names.error("source.headers", reason))?;
+            let error = |cause| unusable(names, "source.headers", &cause);
+            endpoint = endpoint.header(name, &value).map_err(error)?;
         }
-        let timeout = self.timeout.map(|timeout| timeout.0);
-        endpoint = apply(endpoint, timeout, TokenEndpoint::timeout);
-        let lifetime = self.default_lifetime.map(|lifetime| lifetime.0);
+        for secret in &self.secrets {
+            let secret = secret.read();
+            let secret = secret.map_err(|reason| names.error("source.secrets", reason))?;
+            endpoint = endpoint.secret(&**secret);
+        }
+        endpoint = apply(endpoint, duration(self.timeout), TokenEndpoint::timeout);
+        let lifetime = duration(self.default_lifetime);
         endpoint = apply(endpoint, lifetime, TokenEndpoint::default_lifetime);
-        endpoint = apply(endpoint, self.max_token_bytes, TokenEndpoint::max_token_bytes);
+        endpoint = apply(endpoint, self.max_token_bytes, |endpoint, max| {
+            endpoint.max_token_bytes(max.get())
+        });
         match (self.refresh_at_age, self.refresh_before_expiry) {
             (None, None) => Ok(endpoint),
             (Some(age), None) => Ok(endpoint.refresh_at_age(age.0)),
             (None, Some(remaining)) => Ok(endpoint.refresh_before_expiry(remaining.0)),
-            (Some(_), Some(_)) => {
-                Err(provider_error("has both refresh_at_age and refresh_before_expiry: remove one"))
-            }
+            (Some(_), Some(_)) => Err(names.error_about_keys(
+                "has both {source.refresh_at_age} and {source.refresh_before_expiry}: remove one",
+            )),
         }
-    }
-
-    fn grant(&self, endpoint: TokenEndpoint) -> Result<ClientCredentials, ConfigError> {
-        let mut grant = ClientCredentials::new(endpoint);
-        grant = apply(grant, self.scope.as_deref(), ClientCredentials::scope);
-        grant = apply(grant, self.audience.as_deref(), ClientCredentials::audience);
-        for resource in &*self.resource {
-            grant = grant.resource(&**resource);
-        }
-        for (name, value) in &*self.parameters {
-            grant = grant.parameter(name, &**value)?;
-        }
-        Ok(grant)
     }
 }
 
-impl ResponseFormatConfig {
-    fn build(&self) -> Result<ResponseFormat, ConfigError> {
+impl ClientAuthentication {
+    fn build(&self, names: &KeyNames) -> Result<ClientAuth, ConfigError> {
+        let secret = |secret: &ClientSecret| {
+            let error = |reason: String| names.error("source.client_auth.client_secret", reason);
+            secret.client_secret.read().map_err(error)
+        };
+        Ok(match self {
+            Self::ClientSecretBasic(client) => {
+                ClientAuth::client_secret_basic(&client.client_id, secret(client)?)
+            }
+            Self::ClientSecretBasicRaw(client) => {
+                ClientAuth::client_secret_basic_raw(&client.client_id, secret(client)?)
+            }
+            Self::ClientSecretPost(client) => {
+                ClientAuth::client_secret_post(&client.client_id, secret(client)?)
+            }
+            Self::None { client_id } => ClientAuth::none(client_id),
+        })
+    }
+
+    /// Returns the path of the key that [`ClientAuth`] does not accept.
+    fn unusable_key(&self) -> &'static str {
+        let (Self::ClientSecretBasic(ClientSecret { client_id, .. })
+        | Self::ClientSecretBasicRaw(ClientSecret { client_id, .. })
+        | Self::ClientSecretPost(ClientSecret { client_id, .. })
+        | Self::None { client_id }) = self;
+        if client_id.contains(char::is_control) {
+            "source.client_auth.client_id"
+        } else {
+            "source.client_auth.client_secret"
+        }
+    }
+}
+
+impl ResponseMembers {
+    fn build(&self, names: &KeyNames) -> Result<ResponseFormat, ConfigError> {
         type Setter = fn(ResponseFormat, String) -> Result<ResponseFormat, ConfigError>;
-        let pointers: [(&Option<Text>, Setter); 8] = [
-            (&self.access_token, ResponseFormat::access_token),
-            (&self.token_type, ResponseFormat::token_type),
-            (&self.expires_in, ResponseFormat::expires_in),
-            (&self.expires_at, ResponseFormat::expires_at),
-            (&self.scope, ResponseFormat::scope),
-            (&self.success, ResponseFormat::success),
-            (&self.error, ResponseFormat::error),
-            (&self.error_description, ResponseFormat::error_description),
+        let pointers: [(&str, &Option<String>, Setter); 8] = [
+            ("access_token", &self.access_token, ResponseFormat::access_token),
+            ("token_type", &self.token_type, ResponseFormat::token_type),
+            ("expires_in", &self.expires_in, ResponseFormat::expires_in),
+            ("expires_at", &self.expires_at, ResponseFormat::expires_at),
+            ("scope", &self.scope, ResponseFormat::scope),
+            ("success", &self.success, ResponseFormat::success),
+            ("error", &self.error, ResponseFormat::error),
+            ("error_description", &self.error_description, ResponseFormat::error_description),
         ];
         let mut format = ResponseFormat::with_encoding(self.encoding);
-        for (pointer, set) in pointers {
-            let pointer = pointer.as_deref().map(str::to_owned);
-            format = apply(Ok(format), pointer, |format, pointer| set(format?, pointer))?;
+        for (key, pointer, set) in pointers {
+            let Some(pointer) = pointer else { continue };
+            let path = format!("source.response_format.{key}");
+            let error = |cause| unusable(names, &path, &cause);
+            format = set(format, pointer.clone()).map_err(error)?;
         }
         Ok(format)
     }

@@ -1,8 +1,9 @@
-//! Providers in a configuration file: TOML, YAML, JSON, or any other format that serde reads.
+//! Providers in a configuration file (TOML, YAML, JSON, or any other format that serde reads) or in
+//! environment variables.
 //!
 //! A [`ProviderConfig`] is the complete configuration of one provider, so that a service can keep
-//! the differences between its environments in a file. An unknown key is an error that names the
-//! key. A duration without a unit is an error, too.
+//! the differences between its environments outside of its code. An error names the key. An unknown
+//! key is an error, and so is a duration without a unit.
 //!
 //! # Example
 //!
@@ -15,24 +16,26 @@
 //!     origins = ["https://api.example.com"]
 //!
 //!     [search.source]
-//!     type = "client_credentials"
 //!     token_url = "https://auth.example.com/oauth2/token"
 //!     scope = "api:search"
 //!
 //!     [search.source.client_auth]
-//!     method = "client_secret_basic"
 //!     client_id = "me"
 //!     client_secret = { file = "/run/secrets/me" }
 //!
 //!     [experts]
 //!     origins = ["https://experts.example.com"]
+//!     rejection_statuses = [403]
 //!
 //!     [experts.source]
-//!     type = "client_credentials"
 //!     token_url = "https://experts.example.com/oauth/token"
-//!     client_auth = { method = "client_secret_post", client_id = "me", client_secret = "hunter2" }
 //!     response_format = { access_token = "/data/accessToken", expires_at = "/data/expiresAt" }
 //!     refresh_at_age = "24h"
+//!
+//!     [experts.source.client_auth]
+//!     method = "client_secret_post"
+//!     client_id = "me"
+//!     client_secret = { env = "EXPERTS_SECRET" }
 //!
 //!     [legacy]
 //!     origins = ["https://old.example.com"]
@@ -58,14 +61,14 @@
 //! # #[cfg(feature = "default-transport")]
 //! # fn main() -> Result<(), tower_oauth::ConfigError> {
 //! use std::collections::HashMap;
-//! use tower_oauth::{DefaultTransport, OAuthLayer, config::ProviderConfig};
+//! use tower_oauth::{DefaultTransport, config::ProviderConfig};
 //!
 //! # let providers = HashMap::<String, ProviderConfig>::new();
 //! let transport = DefaultTransport::new()?;
 //! let mut layers = HashMap::new();
 //! for (name, provider) in &providers {
 //!     let cache = provider.token_cache_with_transport(transport.clone())?;
-//!     layers.insert(name, OAuthLayer::new(cache, provider.origins()?));
+//!     layers.insert(name, provider.layer_with_cache(cache)?);
 //! }
 //! # Ok(())
 //! # }
@@ -73,76 +76,96 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Bodies and gRPC
+//!
+//! The way in which the layer keeps bodies for a retry is a type, so the program chooses it, and
+//! not the configuration. The key `replay_cap` has an effect on these two:
+//!
+//! ```
+//! # #[cfg(all(feature = "default-transport", feature = "tonic"))] {
+//! # use tower_oauth::{ConfigError, config::ProviderConfig};
+//! # fn example(provider: ProviderConfig) -> Result<(), ConfigError> {
+//! let for_streams = provider.layer()?.with_replay(provider.buffer_body());
+//! let for_grpc = provider.layer()?.grpc().with_replay(provider.tonic_body());
+//! # Ok(())
+//! # }
+//! # }
+//! ```
+//!
+//! # Environment variables
+//!
+//! [`ProviderConfig::from_env`] reads one provider from variables with a common prefix:
+//!
+//! ```sh
+//! SEARCH_TOKEN_URL=https://auth.example.com/oauth2/token
+//! SEARCH_CLIENT_ID=me
+//! SEARCH_CLIENT_SECRET__FILE=/run/secrets/me
+//! SEARCH_ORIGINS=https://api.example.com,https://search.example.com
+//! SEARCH_RESPONSE_FORMAT__ACCESS_TOKEN=/data/accessToken
+//! SEARCH_HEADERS=x-api-key=hunter2,x-tenant=blue
+//! SEARCH_REFRESH_AT_AGE=24h
+//! ```
+//!
+//! - A variable has the name of a key in upper case, after the prefix and an underscore.
+//! - The key of a table is added to the name of the table after two underscores. The names `source`
+//!   and `client_auth` are left out: the key `source.client_auth.method` is `SEARCH_METHOD`, and
+//!   the key `source.type` is `SEARCH_TYPE`.
+//! - The items of a list are separated by commas. White space around them is ignored.
+//! - `headers` and `parameters` are lists of `name=value`. A value with a comma cannot be written.
+//! - An empty variable is the same as a missing one.
+//! - An unknown variable with the prefix is an error. Choose a prefix that is not the beginning of
+//!   other names, such as `SEARCH_OAUTH`.
+//!
+//! # JSON Schema
+//!
+//! With the feature `json-schema`, [`ProviderConfig`] implements `schemars::JsonSchema`, for the
+//! schema of your own configuration type. The schema of one provider is also in the package, as
+//! `src/config/schema.json`. An editor completes and checks the keys if the first line of a file
+//! names the schema:
+//!
+//! ```text
+//! #:schema ./schema.json                         (TOML, with taplo)
+//! # yaml-language-server: $schema=./schema.json  (YAML)
+//! ```
+//!
 //! # Keys
 //!
-//! Keys of a provider:
+//! A *duration* is a string with units, such as `"30s"`, `"24h"` or `"1h 30m"`, and longer than
+//! zero. A *text* is a string or `{ env = "…" }`, the name of an environment variable. A *secret*
+//! is a text or `{ file = "…" }`. The file is read for each token request, and the variable when a
+//! cache is made. A variable that is not set, or empty, is an error.
 //!
-//! | key | value |
-//! | --- | --- |
-//! | `source` | see below |
-//! | `origins` | list of the [`Origins`](crate::Origins) that receive the token |
-//! | `name` | [`TokenCacheBuilder::name`](crate::TokenCacheBuilder::name) |
-//! | `refresh_timeout` | duration |
-//! | `token_request_limit` | `{ max = 10, period = "1d" }` |
+#![doc = include_str!("keys.md")]
 //!
-//! Keys of a `source`, by its `type`:
-//!
-//! | `type` | required keys | optional keys |
-//! | --- | --- | --- |
-//! | `client_credentials` | `token_url` or `issuer`; `client_auth` | see below |
-//! | `static_bearer` | `token` | |
-//! | `static_basic` | `user`, `password` | |
-//! | `token_file` | `path` | `reread_after` |
-//!
-//! Optional keys of a `client_credentials` source:
-//!
-//! | key | value |
-//! | --- | --- |
-//! | `discover_at` | URL at which the metadata of the `issuer` is found |
-//! | `scope`, `audience` | string |
-//! | `resource` | list of strings |
-//! | `parameters` | table of strings |
-//! | `request_format` | `form` or `json` |
-//! | `headers` | table of strings; `user-agent` replaces `tower-oauth/VERSION` |
-//! | `response_format` | table of JSON Pointers, and the `encoding`, see below |
-//! | `timeout`, `default_lifetime` | duration |
-//! | `max_token_bytes` | number |
-//! | `refresh_at_age`, `refresh_before_expiry` | duration; at most one of both |
-//! | `ca_file` | path of a PEM file with certificates to trust: authorities, or that of the server |
-//! | `danger_plain_http` | `true` accepts an `http` `token_url` of another machine |
-//!
-//! Keys of `response_format`: `access_token`, `token_type`, `expires_in`, `expires_at`, `scope`,
-//! `success`, `error`, `error_description`; and `encoding`: `json` (the default), `form` or `text`,
-//! see [`ResponseFormat::form`](crate::ResponseFormat::form) and
-//! [`ResponseFormat::text`](crate::ResponseFormat::text).
-//!
-//! Keys of `client_auth`: `method` (`client_secret_basic`, `client_secret_basic_raw`,
-//! `client_secret_post` or `none`), `client_id`, and `client_secret` unless the method is `none`.
-//!
-//! `client_secret` and `password` are a string or `{ file = "…" }`. The file is read for each token
-//! request. A duration is a string with units, such as `"30s"`, `"24h"` or `"1h 30m"`; a day has 24
-//! hours.
-//!
-//! Each key has the meaning and the default of the setter with the same name in
+//! The setters with the same names describe the keys in full: those of
 //! [`TokenEndpoint`](crate::TokenEndpoint), [`ClientCredentials`](crate::ClientCredentials),
 //! [`ClientAuth`](crate::ClientAuth), [`ResponseFormat`](crate::ResponseFormat),
-//! [`Issuer`](crate::Issuer), [`StaticToken`](crate::StaticToken), [`TokenFile`](crate::TokenFile)
-//! or [`TokenCacheBuilder`](crate::TokenCacheBuilder).
+//! [`Issuer`](crate::Issuer), [`StaticToken`](crate::StaticToken), [`TokenFile`](crate::TokenFile),
+//! [`TokenCacheBuilder`](crate::TokenCacheBuilder), [`Origins`](crate::Origins) and
+//! [`OAuthLayer`](crate::OAuthLayer).
 //!
 //! # Caveats
 //!
 //! - Keys and types are checked when the file is read. Values such as URLs are checked when a cache
 //!   or a layer is made.
-//! - For an error within a `source`, a parser may show the line of the `source` instead of that of
-//!   the key, because the valid keys depend on `type`.
-//! - Errors of this module quote no value, except for a value that is not one of a few words or not
-//!   a number or a boolean. A parser may add the line with the value, which may be a secret. With
-//!   `toml`, print `error.message()` instead of the error.
-//! - Configuration files are copied to backups and version control. Prefer `{ file = "…" }` for
-//!   secrets.
+//! - For an error within a table of a provider, a parser shows the position of the table. The
+//!   message has the path of the key.
+//! - Errors of this module quote no value, except for a word that is not one of a few words. A
+//!   parser may add lines of the file, which may contain a secret. With `toml`, print
+//!   `error.message()` instead of the error.
+//! - Configuration files are copied to backups and version control, and environment variables to
+//!   child processes. Prefer `{ file = "…" }` for secrets.
 
 mod build;
+mod environment;
+mod inline_table;
+mod key_error;
+mod key_names;
+mod keys;
 mod provider_config;
-mod scalar;
+#[cfg(feature = "json-schema")]
+mod schema;
+mod tree;
+mod values;
 
 pub use provider_config::ProviderConfig;

@@ -1,111 +1,120 @@
-//! The structure of a configuration file.
+//! The public type of a configuration.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32};
+use std::fmt;
 
-use serde::{Deserialize, Deserializer};
-
-use super::scalar::{HiddenText, HumanDuration, List, Table, Text, UrlText};
-use crate::{
-    token::Secret,
-    token_endpoint::{RequestFormat, ResponseEncoding},
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+
+use super::{key_names::KeyNames, keys::Provider, tree::Tree};
 
 /// The configuration of one provider: a source of tokens, the origins that receive the token, and
 /// the settings of the cache. See the [module](super) for its keys.
 ///
+/// It is read from a file by [`Deserialize`], or from environment variables by
+/// [`from_env`](Self::from_env).
+///
 /// `Debug` shows no secrets.
 #[derive(Clone)]
-pub struct ProviderConfig(pub(super) Table<Provider>);
+pub struct ProviderConfig {
+    pub(super) provider: Provider,
+    /// The form of the keys in errors.
+    pub(super) names: KeyNames,
+}
 
-/// Fails with an error that quotes no value that may be a secret.
+/// Fails with an error that names the key and quotes no value that may be a secret.
 impl<'de> Deserialize<'de> for ProviderConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Table::deserialize(deserializer).map(Self)
+        let provider = deserializer.deserialize_any(ProviderVisitor)?;
+        Ok(Self { provider, names: KeyNames::File })
     }
 }
 
 impl fmt::Debug for ProviderConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.provider.fmt(f)
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Provider {
-    pub(super) source: Table<SourceConfig>,
-    #[serde(default)]
-    pub(super) origins: List<UrlText>,
-    pub(super) name: Option<Text>,
-    pub(super) refresh_timeout: Option<HumanDuration>,
-    pub(super) token_request_limit: Option<Table<TokenRequestLimit>>,
+/// Defines visitors that reject a value without quoting it.
+macro_rules! reject {
+    ($($visit:ident($type:ty))*) => {
+        $(fn $visit<E: Error>(self, _: $type) -> Result<Provider, E> {
+            Err(E::custom("the configuration of a provider must be a table"))
+        })*
+    };
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TokenRequestLimit {
-    pub(super) max: NonZeroU32,
-    pub(super) period: HumanDuration,
+struct ProviderVisitor;
+
+impl<'de> Visitor<'de> for ProviderVisitor {
+    type Value = Provider;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Provider, A::Error> {
+        let map = TreeMap { map, key: String::new() };
+        Provider::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    reject! {
+        visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_i128(i128) visit_u128(u128)
+        visit_f64(f64) visit_str(&str)
+    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum SourceConfig {
-    ClientCredentials(Box<ClientCredentialsConfig>),
-    StaticBearer { token: HiddenText },
-    StaticBasic { user: Text, password: Secret },
-    TokenFile { path: Text, reread_after: Option<HumanDuration> },
+/// Reads each value into a [`Tree`] first. An error about it is returned while the format reads the
+/// value, so that the format adds the position of the value.
+struct TreeMap<A> {
+    map: A,
+    /// The key of the next value.
+    key: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClientCredentialsConfig {
-    pub(super) token_url: Option<UrlText>,
-    pub(super) issuer: Option<UrlText>,
-    pub(super) discover_at: Option<UrlText>,
-    pub(super) client_auth: Table<ClientAuthConfig>,
-    pub(super) scope: Option<Text>,
-    pub(super) audience: Option<Text>,
-    #[serde(default)]
-    pub(super) resource: List<Text>,
-    #[serde(default)]
-    pub(super) parameters: Table<BTreeMap<String, HiddenText>>,
-    #[serde(default)]
-    pub(super) request_format: RequestFormat,
-    #[serde(default)]
-    pub(super) headers: Table<BTreeMap<String, HiddenText>>,
-    #[serde(default)]
-    pub(super) response_format: Table<ResponseFormatConfig>,
-    pub(super) timeout: Option<HumanDuration>,
-    pub(super) default_lifetime: Option<HumanDuration>,
-    pub(super) max_token_bytes: Option<usize>,
-    pub(super) refresh_at_age: Option<HumanDuration>,
-    pub(super) refresh_before_expiry: Option<HumanDuration>,
-    pub(super) ca_file: Option<Text>,
-    #[serde(default)]
-    pub(super) danger_plain_http: bool,
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for TreeMap<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        self.map.next_key_seed(KeySeed { seed, key: &mut self.key })
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(ValueSeed { seed, key: &self.key })
+    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum ClientAuthConfig {
-    ClientSecretBasic { client_id: Text, client_secret: Secret },
-    ClientSecretBasicRaw { client_id: Text, client_secret: Secret },
-    ClientSecretPost { client_id: Text, client_secret: Secret },
-    None { client_id: Text },
+struct KeySeed<'a, K> {
+    seed: K,
+    key: &'a mut String,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ResponseFormatConfig {
-    #[serde(default)]
-    pub(super) encoding: ResponseEncoding,
-    pub(super) access_token: Option<Text>,
-    pub(super) token_type: Option<Text>,
-    pub(super) expires_in: Option<Text>,
-    pub(super) expires_at: Option<Text>,
-    pub(super) scope: Option<Text>,
-    pub(super) success: Option<Text>,
-    pub(super) error: Option<Text>,
-    pub(super) error_description: Option<Text>,
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeySeed<'_, K> {
+    type Value = K::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<K::Value, D::Error> {
+        *self.key = String::deserialize(deserializer)?;
+        self.seed.deserialize(serde::de::value::StrDeserializer::new(self.key))
+    }
+}
+
+struct ValueSeed<'a, V> {
+    seed: V,
+    key: &'a str,
+}
+
+impl<'de, V: DeserializeSeed<'de>> DeserializeSeed<'de> for ValueSeed<'_, V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        let value = self.seed.deserialize(Tree::deserialize(deserializer)?);
+        value.map_err(|error| {
+            D::Error::custom(error.under(self.key).into_config_error(&KeyNames::File))
+        })
+    }
 }

@@ -73,6 +73,14 @@ pub enum ConfigError {
         /// The reason, such as `needs either token_url or issuer`. It names the keys.
         reason: String,
     },
+    /// The value of a key of a configuration cannot be used, or the key is unknown or missing.
+    #[non_exhaustive]
+    Key {
+        /// The path of the key, such as `source.timeout`, or the name of the environment variable.
+        key: String,
+        /// The reason, such as `must be true or false`. It quotes no value that may be a secret.
+        reason: String,
+    },
     /// The issuer cannot be used (RFC 8414 §2).
     #[non_exhaustive]
     Issuer {
@@ -124,6 +132,7 @@ impl fmt::Display for ConfigError {
             }
             Self::StaticToken { reason } => write!(f, "the static token cannot be used: {reason}"),
             Self::Provider { reason } => write!(f, "the configuration of the provider {reason}"),
+            Self::Key { key, reason } => write!(f, "the setting `{key}` {reason}"),
             Self::Issuer { issuer, reason } => write!(f, "the issuer {issuer:?} {reason}"),
             Self::Certificates { reason } => {
                 write!(f, "the certificates to trust cannot be read: {reason}")
@@ -164,6 +173,7 @@ mod tests {
             ConfigError::Issuer { issuer: given(), reason },
             ConfigError::StaticToken { reason: given() },
             ConfigError::Provider { reason: given() },
+            ConfigError::Key { key: given(), reason: "is wrong".into() },
             ConfigError::Certificates { reason: given() },
             ConfigError::Tls { reason: given() },
         ];

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 /// [`TokenEndpoint::request_format`](crate::TokenEndpoint::request_format).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum RequestFormat {
     /// `application/x-www-form-urlencoded`, the encoding of RFC 6749 §4 and appendix B.

@@ -17,6 +17,7 @@ use crate::{
 /// The encoding of a successful response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub(crate) enum ResponseEncoding {
     /// A JSON object.
     #[default]

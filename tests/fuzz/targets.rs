@@ -284,5 +284,6 @@ fn secrets_of(provider: &toml::Table) -> Vec<String> {
         ["headers", "parameters"].map(|key| source.get(key).and_then(toml::Value::as_table));
     let in_tables = tables.into_iter().flatten().flat_map(toml::Table::values);
     let direct = [auth, source.get("token"), source.get("password")].into_iter().flatten();
-    direct.chain(in_tables).filter_map(toml::Value::as_str).map(str::to_owned).collect()
+    let list = source.get("secrets").and_then(toml::Value::as_array).into_iter().flatten();
+    direct.chain(list).chain(in_tables).filter_map(toml::Value::as_str).map(str::to_owned).collect()
 }

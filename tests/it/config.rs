@@ -1,5 +1,11 @@
 //! Providers that are configured in a TOML file.
 
+mod environment;
+mod errors;
+#[cfg(feature = "json-schema")]
+mod schema;
+mod setters;
+
 use std::{collections::HashMap, convert::Infallible, fmt::Write, iter, time::Duration};
 
 use bytes::Bytes;
@@ -129,27 +135,6 @@ async fn issuer_with_a_back_channel_can_be_configured() {
 }
 
 #[test]
-fn unknown_key_is_named_in_the_error() {
-    for (config, key) in [
-        (grant("scpoe = 'x'"), "scpoe"),
-        (grant("response_format = { acces_token = '/x' }"), "acces_token"),
-        (grant("[orgins]"), "orgins"),
-        (grant("").replace("client_id", "clientid"), "clientid"),
-        ("source = { type = 'static_bearer', token = 't', user = 'u' }".into(), "user"),
-        ("source = { type = 'token_file', path = 't', reread = '1s' }".into(), "reread"),
-        (
-            "source = { type = 'static_basic', user = 'u', password = { fiel = 'x' } }".into(),
-            "file",
-        ),
-        ("source = { type = 'password' }".into(), "password"),
-        (grant("request_format = 'xml'"), "xml"),
-    ] {
-        let error = read(&config).unwrap_err().to_string();
-        assert!(error.contains(key), "{error}");
-    }
-}
-
-#[test]
 fn invalid_secret_is_not_quoted_in_the_error() {
     for secret in
         ["12345678", "12345678.5", "true", "['S3CRET']", "{ value = 'S3CRET' }", "{ file = 1 }"]
@@ -168,7 +153,8 @@ fn invalid_secret_is_not_quoted_in_the_error() {
 fn complete_configurations() -> Vec<Value> {
     let provider = |source: Value| {
         json!({
-            "origins": ["https://api.test"], "name": "x", "refresh_timeout": "1m",
+            "origins": ["https://api.test"], "without_authority": true, "name": "x",
+            "rejection_statuses": [403, 419], "replay_cap": 1000, "refresh_timeout": "1m",
             "token_request_limit": { "max": 1, "period": "1d" }, "source": source,
         })
     };
@@ -182,10 +168,12 @@ fn complete_configurations() -> Vec<Value> {
             "parameters": { "key": "S3CRET" }, "request_format": "json",
             "headers": { "x-key": "S3CRET" }, "response_format": response_format, "timeout": "1s",
             "default_lifetime": "1h", "refresh_at_age": "1d", "danger_plain_http": false,
+            "max_token_bytes": 1000, "secrets": ["S3CRET"],
         }))
     };
     let with_secret =
         |method| grant(json!({ "method": method, "client_id": "me", "client_secret": "S3CRET" }));
+    let with_secret_in = |place| grant(json!({ "client_id": "me", "client_secret": place }));
     let mut discovered = with_secret("client_secret_basic");
     let source = discovered["source"].as_object_mut().unwrap();
     source.remove("token_url");
@@ -196,6 +184,9 @@ fn complete_configurations() -> Vec<Value> {
         with_secret("client_secret_basic"),
         with_secret("client_secret_basic_raw"),
         with_secret("client_secret_post"),
+        with_secret_in(json!({ "file": "/x" })),
+        with_secret_in(json!({ "env": "CARGO_PKG_NAME" })),
+        grant(json!({ "client_id": "me", "client_secret": "S3CRET" })),
         grant(json!({ "method": "none", "client_id": "me" })),
         provider(json!({ "type": "static_bearer", "token": "S3CRET" })),
         provider(json!({ "type": "static_basic", "user": "u", "password": "S3CRET" })),
@@ -240,14 +231,9 @@ fn shown(config: &Value) -> (String, String) {
     (read_errors, build_errors)
 }
 
-#[test]
-fn error_quotes_no_value_that_may_be_a_secret() {
-    /// The keys with an enumeration, a flag or a number.
-    const QUOTED: [&str; 5] = ["/type", "/method", "/request_format", "/danger_plain_http", "/max"];
-    /// The keys of which even a value of the right type is not shown.
-    const SECRET: [&str; 5] = ["client_secret", "token", "password", "headers", "parameters"];
-
-    let wrong = [
+/// Returns values that no key can have, or that must not be shown.
+fn wrong_values() -> Vec<Value> {
+    vec![
         json!("S3CRET"),
         json!("S3CRET\n"),
         json!("https://S3CRET@a.test/?S3CRET"),
@@ -259,11 +245,23 @@ fn error_quotes_no_value_that_may_be_a_secret() {
         json!(["S3CRET"]),
         json!([7_357_073, ["S3CRET"]]),
         json!({ "file": 7_357_073 }),
+        json!({ "env": 7_357_073 }),
         json!({ "file": "x", "other": "S3CRET" }),
         json!({ "value": "S3CRET" }),
         json!({ "client_id": "S3CRET", "authorization": "S3CRET" }),
         json!({ "a b": "S3CRET", "c": "S3CRET\n" }),
-    ];
+    ]
+}
+
+#[test]
+fn error_quotes_no_value_that_may_be_a_secret() {
+    /// The keys with an enumeration.
+    const QUOTED: [&str; 3] = ["/type", "/method", "/request_format"];
+    /// The keys of which even a value of the right type is not shown.
+    const SECRET: [&str; 6] =
+        ["client_secret", "token", "password", "headers", "parameters", "secrets"];
+
+    let wrong = wrong_values();
     let mut errors = 0;
     let mut check = |config: &Value, pointer: &str| {
         let (read, built) = shown(config);
@@ -271,9 +269,9 @@ fn error_quotes_no_value_that_may_be_a_secret() {
         let contains_secret = |shown: &str| ["S3CRET", "7357"].iter().any(|it| shown.contains(it));
         let is_quoted = QUOTED.iter().any(|key| pointer.ends_with(key));
         assert!(is_quoted || !contains_secret(&read), "{pointer}: {read}\n{config}");
-        // The path of a secret file is no secret.
-        let is_secret =
-            !pointer.ends_with("/file") && pointer.split('/').any(|key| SECRET.contains(&key));
+        // The path of a secret file is no secret, and neither is the name of a variable.
+        let is_place = pointer.ends_with("/file") || pointer.ends_with("/env");
+        let is_secret = !is_place && pointer.split('/').any(|key| SECRET.contains(&key));
         assert!(!is_secret || !contains_secret(&built), "{pointer}: {built}\n{config}");
     };
     for complete in complete_configurations() {
@@ -320,60 +318,6 @@ fn message_about_invalid_toml_quotes_no_value() {
         let message = error.message();
         assert!(!message.contains("S3CRET") && !message.contains("7357"), "{wrong}: {message}");
     }
-}
-
-#[test]
-fn duration_without_a_unit_is_an_error() {
-    for duration in ["30", "'30'", "'-30s'", "'soon'", "''", "{ file = 'x' }", "'1 month'"] {
-        let error = read(&grant(&format!("timeout = {duration}"))).unwrap_err().to_string();
-        assert!(error.contains("30s") || error.contains("needed"), "{error}");
-    }
-    for duration in ["30s", "1h 30m", "24h", "500ms", "PT20S", "2 days"] {
-        assert!(read(&grant(&format!("timeout = '{duration}'"))).is_ok(), "{duration}");
-    }
-}
-
-#[test]
-fn invalid_values_are_errors_when_the_cache_is_built() {
-    for (config, said) in [
-        (grant("issuer = 'https://as.test'"), "has both token_url and issuer"),
-        (
-            grant("").replace("token_url = \"https://as.test/token\"", ""),
-            "either token_url or issuer",
-        ),
-        (grant("").replace("https://as.test", "http://as.test"), "danger_plain_http = true"),
-        (grant("response_format = { access_token = 'x' }"), "JSON Pointer"),
-        (grant("refresh_at_age = '1h'\nrefresh_before_expiry = '1h'"), "both"),
-        (grant("parameters = { client_secret = 'x' }"), "client_secret"),
-        (grant("headers = { authorization = 'x' }"), "authorization"),
-        (grant("ca_file = '/x'"), "ca_file"),
-        (grant("discover_at = 'https://as.test'"), "discover_at, which needs an issuer"),
-        (
-            grant("issuer = 'https://as.test'\ndiscover_at = 'http://a.test'")
-                .replace("token_url = \"https://as.test/token\"", ""),
-            "does not begin with https://",
-        ),
-        (
-            "source = { type = 'static_bearer', token = 'S3CRET\\n' }".replace('\'', "\""),
-            "white space",
-        ),
-        ("source = { type = 'static_basic', user = 'a:b', password = 'S3CRET' }".into(), "colon"),
-        (
-            "source = { type = 'static_basic', user = 'a', password = 'S3CRET\\n' }"
-                .replace('\'', "\""),
-            "control character",
-        ),
-        (grant("").replace("S3CRET", "S3CRET\\n"), "control character in the client secret"),
-        (grant("").replace("\"me\"", "\"me\\t\""), "control character in the client id"),
-    ] {
-        let (transport, _) = answering("");
-        let config = read(&config).unwrap();
-        let error = config.token_cache_with_transport(transport).unwrap_err();
-        assert!(error.to_string().contains(said), "{error}");
-        assert!(!format!("{error} {error:?} {config:?}").contains("S3CRET"), "{error}");
-    }
-    let error = read(&grant("")).unwrap().origins().unwrap_err();
-    assert_eq!(error, tower_oauth::ConfigError::NoOrigin);
 }
 
 #[tokio::test(start_paused = true)]
