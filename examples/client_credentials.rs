@@ -46,7 +46,8 @@ async fn run() -> Result<(), BoxError> {
     let oauth = OAuthLayer::new(tokens, Origins::new([format!("{scheme}://{host_and_port}")])?);
 
     // Any HTTP client that is a tower service, here that of hyper-util.
-    let tls = HttpsConnectorBuilder::new().try_with_platform_verifier()?;
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = HttpsConnectorBuilder::new().with_provider_and_platform_verifier(provider)?;
     let connector = tls.https_or_http().enable_http1().build();
     let http_client = Client::builder(TokioExecutor::new()).build(connector);
     let client = ServiceBuilder::new().layer(oauth).service(http_client);

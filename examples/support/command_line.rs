@@ -93,8 +93,14 @@ fn is_usage_error(error: &BoxError) -> bool {
     let config = error.downcast_ref::<ConfigError>();
     let token = error.downcast_ref::<TokenError>();
     error.is::<UsageError>()
-        || config.is_some_and(|error| !matches!(error, ConfigError::Tls { .. }))
+        || config.is_some_and(|error| !is_about_this_machine(error))
         || token.is_some_and(|error| error.kind() == TokenErrorKind::Configuration)
+}
+
+fn is_about_this_machine(error: &ConfigError) -> bool {
+    use ConfigError::{NoCryptoProvider, NoRootCertificates, Tls};
+
+    matches!(error, Tls { .. } | NoCryptoProvider | NoRootCertificates)
 }
 
 /// Returns the message of a [`TokenError`], which is complete. Of other errors, returns the message

@@ -98,9 +98,15 @@ pub enum ConfigError {
     /// TLS cannot be set up, for example because the machine has no root certificates.
     #[non_exhaustive]
     Tls {
-        /// The message of the TLS library.
+        /// The message of the TLS library, and what to do about it.
         reason: String,
     },
+    /// There is no crypto provider for TLS: the program has installed none, and the features of
+    /// this crate include neither `ring` nor `aws-lc-rs`.
+    NoCryptoProvider,
+    /// There are no root certificates for TLS: the features of this crate include neither
+    /// `platform-verifier` nor `webpki-roots`, and no certificate was given.
+    NoRootCertificates,
 }
 
 impl fmt::Display for ConfigError {
@@ -137,10 +143,16 @@ impl fmt::Display for ConfigError {
             Self::Certificates { reason } => {
                 write!(f, "the certificates to trust cannot be read: {reason}")
             }
-            Self::Tls { reason } => write!(
-                f,
-                "TLS cannot be set up: {reason}; install root certificates (for example the \
-                 package ca-certificates), or use a transport of your own"
+            Self::Tls { reason } => write!(f, "TLS cannot be set up: {reason}"),
+            Self::NoCryptoProvider => f.write_str(
+                "TLS cannot be set up, because there is no crypto provider: enable the feature \
+                 ring or aws-lc-rs of tower-oauth, or call rustls's \
+                 CryptoProvider::install_default before you create the transport",
+            ),
+            Self::NoRootCertificates => f.write_str(
+                "TLS cannot be set up, because there are no root certificates: enable the feature \
+                 platform-verifier or webpki-roots of tower-oauth, or name the certificates to \
+                 trust with TokenEndpoint::new_trusting",
             ),
         }
     }
@@ -181,7 +193,11 @@ mod tests {
             println!("{error}");
             assert!(error.to_string().contains("what-was-given"), "{error}");
         }
-        println!("{}", ConfigError::NoOrigin);
+        for error in
+            [ConfigError::NoOrigin, ConfigError::NoCryptoProvider, ConfigError::NoRootCertificates]
+        {
+            println!("{error}");
+        }
     }
 
     #[test]

@@ -6,32 +6,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::{CryptoProvider, ring},
-};
-use rustls_platform_verifier::Verifier;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::{
-    certificate_verifier::CertificateVerifier,
     certificates::{Certificate, parse_certificates},
+    connector::Connector,
+    tls_config::{Roots, tls_config},
 };
 use crate::error::{BoxError, ConfigError};
-
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The ready-made transport for token requests: HTTP/1.1, with TLS for `https` URLs.
 ///
@@ -57,10 +47,28 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Creating a transport reads the certificates of the platform: about 3 ms and 0.1 MB on Linux.
 /// Clones share the TLS configuration, including these certificates, so a clone costs neither.
 ///
+/// # TLS
+///
+/// TLS 1.2 or 1.3 with rustls. Its crypto provider is
+///
+/// 1. the one that the program has installed with `CryptoProvider::install_default` of rustls 0.23,
+///    such as a provider with FIPS approval,
+/// 2. or else aws-lc-rs with the feature `aws-lc-rs`,
+/// 3. or else ring with the default feature `ring`.
+///
+/// The provider is chosen when the transport is created. None is installed for other code.
+///
+/// The trusted certificate authorities are
+///
+/// 1. those of the platform with the default feature `platform-verifier`,
+/// 2. or else those of the crate `webpki-roots`, which are a part of the program, with the feature
+///    `webpki-roots`. With both features, `DefaultTransport::with_bundled_roots` chooses the latter.
+///
+/// The certificates given to [`new_trusting`](Self::new_trusting) are trusted as well, and they are
+/// the only ones with neither of the two features.
+///
 /// # Behavior
 ///
-/// - TLS 1.2 or 1.3 with ring. The certificate authorities of the platform are trusted, and the
-///   certificates given to [`new_trusting`](Self::new_trusting).
 /// - Redirects are not followed.
 /// - Connections are not kept, because token requests are rare. Therefore it can be used from
 ///   several runtimes.
@@ -70,17 +78,46 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 ///   follow, see [`TokenEndpoint::CONNECT_RETRY_DELAYS`](crate::TokenEndpoint::CONNECT_RETRY_DELAYS).
 /// - Names are resolved with the resolver of the system. Proxy settings are ignored.
 #[derive(Clone)]
-pub struct DefaultTransport(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct DefaultTransport(Client<Connector, Full<Bytes>>);
 
 impl DefaultTransport {
-    /// Creates a transport that trusts the certificates of the platform.
+    /// Creates a transport that trusts public certificate authorities: those of the platform, or
+    /// the bundled ones without the feature `platform-verifier`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Tls`] if TLS cannot be set up, for example on a machine without root
-    /// certificates.
+    /// - [`ConfigError::Tls`] if TLS cannot be set up, for example on a machine without root
+    ///   certificates.
+    /// - [`ConfigError::NoCryptoProvider`] without the features `ring` and `aws-lc-rs`, if the
+    ///   program has not installed a provider.
+    /// - [`ConfigError::NoRootCertificates`] without the features `platform-verifier` and
+    ///   `webpki-roots`.
     pub fn new() -> Result<Self, ConfigError> {
         Self::trusting(Vec::new())
+    }
+
+    /// Creates a transport that trusts the public certificate authorities in the crate
+    /// `webpki-roots` (those of Mozilla), and none of the platform: for containers without root
+    /// certificates. An update of that crate updates them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Tls`] and [`ConfigError::NoCryptoProvider`], as for [`new`](Self::new).
+    #[cfg(feature = "webpki-roots")]
+    pub fn with_bundled_roots() -> Result<Self, ConfigError> {
+        Self::with_roots(Roots::Bundled, Vec::new())
+    }
+
+    /// Creates a transport like [`with_bundled_roots`](Self::with_bundled_roots) that also trusts
+    /// the certificates in `pem`, as described at [`new_trusting`](Self::new_trusting).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`with_bundled_roots`](Self::with_bundled_roots), and
+    /// [`ConfigError::Certificates`] if `pem` contains no certificate, or one that cannot be read.
+    #[cfg(feature = "webpki-roots")]
+    pub fn with_bundled_roots_trusting(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        Self::with_roots(Roots::Bundled, parse_certificates(pem.as_ref())?)
     }
 
     /// Creates a transport that also trusts the certificates in `pem`: for a server with a private
@@ -93,44 +130,28 @@ impl DefaultTransport {
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new), and [`ConfigError::Certificates`] if `pem` contains no
-    /// certificate, or one that cannot be read.
+    /// Those of [`new`](Self::new), except [`ConfigError::NoRootCertificates`], and
+    /// [`ConfigError::Certificates`] if `pem` contains no certificate, or one that cannot be read.
     pub fn new_trusting(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         Self::trusting(parse_certificates(pem.as_ref())?)
     }
 
     pub(super) fn trusting(certificates: Vec<Certificate>) -> Result<Self, ConfigError> {
-        let provider = Arc::new(ring::default_provider());
-        let anchors = certificates.iter().cloned();
-        let verifier = Verifier::new_with_extra_roots(anchors, Arc::clone(&provider));
-        let verifier = verifier.map_err(|error| tls_error(&error))?;
-        let verifier = CertificateVerifier::new(certificates, Arc::new(verifier));
-        let tls = tls_builder(provider)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self::with_tls(tls))
+        Self::with_roots(Roots::DEFAULT, certificates)
     }
 
-    /// Creates a transport for `http` URLs. It trusts no certificate, and so it works on machines
-    /// without root certificates.
-    pub(super) fn for_plain_http() -> Result<Self, ConfigError> {
-        let tls = tls_builder(Arc::new(ring::default_provider()))?
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        Ok(Self::with_tls(tls))
+    fn with_roots(roots: Roots, extra: Vec<Certificate>) -> Result<Self, ConfigError> {
+        Ok(Self::with_tls(Some(tls_config(roots, extra)?)))
     }
 
-    fn with_tls(tls: ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+    /// Creates a transport for `http` URLs. It needs neither root certificates nor a crypto
+    /// provider.
+    pub(super) fn for_plain_http() -> Self {
+        Self::with_tls(None)
+    }
+
+    fn with_tls(tls: Option<ClientConfig>) -> Self {
+        let connector = Connector::new(tls.map(Arc::new));
         let client =
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self(client)
@@ -192,18 +213,6 @@ impl fmt::Debug for DefaultTransport {
     }
 }
 
-type TlsBuilder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
-
-fn tls_builder(provider: Arc<CryptoProvider>) -> Result<TlsBuilder, ConfigError> {
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| tls_error(&error))
-}
-
-fn tls_error(error: &rustls::Error) -> ConfigError {
-    ConfigError::Tls { reason: error.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::{
@@ -241,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_transport_serves_several_endpoints() {
-        let transport = DefaultTransport::for_plain_http().unwrap();
+        let transport = DefaultTransport::for_plain_http();
         assert_eq!(format!("{transport:?}"), "DefaultTransport { .. }");
         for token in ["T0KEN-1", "T0KEN-2"] {
             let url = serve(token).await;

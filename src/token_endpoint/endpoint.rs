@@ -32,8 +32,8 @@ use super::{
 };
 #[cfg(feature = "default-transport")]
 use super::{
-    certificates::parse_certificates,
-    default_transport::{CONNECT_TIMEOUT, DefaultTransport},
+    certificates::parse_certificates, connector::CONNECT_TIMEOUT,
+    default_transport::DefaultTransport,
 };
 use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
@@ -146,7 +146,10 @@ impl TokenEndpoint {
     /// - [`ConfigError::TokenUrl`] and [`ConfigError::InsecureTokenUrl`] if `location` is a string
     ///   that is not a usable URL. See [`TokenUrl`].
     /// - [`ConfigError::ClientAuth`] if the client id or the secret cannot be sent.
-    /// - [`ConfigError::Tls`] if TLS cannot be set up. This cannot happen for an `http` URL.
+    /// - [`ConfigError::Tls`], [`ConfigError::NoCryptoProvider`] and
+    ///   [`ConfigError::NoRootCertificates`] if TLS cannot be set up, see
+    ///   [`DefaultTransport::new`](crate::DefaultTransport::new). This cannot happen for an `http`
+    ///   URL.
     #[cfg(feature = "default-transport")]
     pub fn new<L>(location: L, auth: ClientAuth) -> Result<Self, ConfigError>
     where
@@ -188,7 +191,7 @@ impl TokenEndpoint {
         for_https: impl FnOnce() -> Result<DefaultTransport, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let transport =
-            if location.is_https() { for_https()? } else { DefaultTransport::for_plain_http()? };
+            if location.is_https() { for_https()? } else { DefaultTransport::for_plain_http() };
         Self::with_transport(location, auth, transport)
     }
 

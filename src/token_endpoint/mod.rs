@@ -13,6 +13,8 @@
 //! | `connect_error` | the errors after which connecting is tried again |
 //! | `transport` | the tower service that sends it |
 //! | `default_transport` | the ready-made service |
+//! | `connector` | the connections of the ready-made service |
+//! | `tls_config` | its crypto provider and trust anchors |
 //! | `certificates` | reading the certificates that it trusts |
 //! | `certificate_verifier` | verifying the certificate of a server |
 //! | `response_body` | reading the body of a response |
@@ -32,6 +34,8 @@ mod certificates;
 mod client_auth;
 mod connect_error;
 #[cfg(feature = "default-transport")]
+mod connector;
+#[cfg(feature = "default-transport")]
 mod default_transport;
 mod endpoint;
 mod issuer;
@@ -44,6 +48,8 @@ mod request_format;
 mod response_body;
 mod response_format;
 mod round_trip;
+#[cfg(feature = "default-transport")]
+mod tls_config;
 mod token_request;
 mod token_response;
 mod token_url;

@@ -4,6 +4,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 
 import express from 'express';
 import { InvalidTokenError, UnauthorizedError } from 'express-oauth2-jwt-bearer';
@@ -14,12 +15,14 @@ const API_CLIENT = { client_id: 'api', client_secret: 'secret-of-the-api', grant
 
 export const counts = { token_requests: 0, tokens_issued: 0, api_accepted: 0, api_rejected: 0 };
 
-// Listens on 127.0.0.1. If the port is 0, the system chooses one.
-export async function listen(port) {
-  const server = createServer();
+// Listens on 127.0.0.1, with TLS if there is a certificate for it. If the port is 0, the system
+// chooses one.
+export async function listen(port, certificate) {
+  const server = certificate ? createTlsServer(certificate) : createServer();
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
-  const url = `http://127.0.0.1:${server.address().port}`;
+  const scheme = certificate ? 'https' : 'http';
+  const url = `${scheme}://127.0.0.1:${server.address().port}`;
   return { url, serve: (handler) => server.on('request', handler) };
 }
 

@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
+use tokio_rustls::rustls::crypto::ring;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Request, Status, Streaming,
@@ -224,6 +225,8 @@ impl GrpcSetup {
         settings["certificate"] = cert.pem().into();
         settings["key"] = signing_key.serialize_pem().into();
         let (process, port) = start_grpc_server(settings);
+        // Rustls has no default provider if both are compiled in.
+        ring::default_provider().install_default().ok();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(cert.pem()));
         let endpoint = Channel::from_shared(format!("https://localhost:{port}")).unwrap();
         Self {

@@ -1,8 +1,9 @@
 //! Tests against real servers: a certified authorization server with an API that verifies its
-//! tokens, a gRPC server, and the providers of `examples/providers`. Start them with `run`.
+//! tokens, with and without TLS, a gRPC server, and the providers of `examples/providers`. Start them with `run`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
+mod crypto;
 mod grpc;
 mod process;
 mod providers;

@@ -14,6 +14,7 @@ use http::{
 use http_body_util::BodyExt;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::crypto::ring;
 use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tonic::{
     Code, Status,
@@ -196,6 +197,8 @@ async fn balanced_channel() {
 
 #[tokio::test]
 async fn tls_channel() {
+    // Rustls has no default provider if both are compiled in. Another test may have installed one.
+    ring::default_provider().install_default().ok();
     let authority = Authority::default();
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).unwrap();
