@@ -94,6 +94,7 @@
 //! | get tokens from a provider | [`ClientCredentials`], [`TokenEndpoint`], [`ClientAuth`] |
 //! | find its endpoint by the issuer, or read a non-standard response | [`Issuer`], [`ResponseFormat`], [`RequestFormat`] |
 //! | share one transport among many endpoints | `DefaultTransport` (feature `default-transport`) |
+//! | send token requests through a proxy | `HTTPS_PROXY`, or `DefaultTransport::proxy` |
 //! | send a grant that this crate does not have | [`TokenEndpoint::send`], [`TokenRequest`], [`TokenResponse`] |
 //! | keep providers in a file or in environment variables | the module `config` (feature `config`) |
 //! | get tokens from elsewhere | [`StaticToken`], [`TokenFile`], [`source_fn`], [`TokenSource`] |

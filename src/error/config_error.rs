@@ -95,6 +95,15 @@ pub enum ConfigError {
         /// The reason, such as an I/O error, and what to do about it.
         reason: String,
     },
+    /// The proxy for token requests cannot be used. The message does not show its URL, which may
+    /// contain a password.
+    #[non_exhaustive]
+    Proxy {
+        /// The setting that names the proxy, such as `HTTPS_PROXY`.
+        setting: String,
+        /// The reason, such as `has no host`.
+        reason: &'static str,
+    },
     /// TLS cannot be set up, for example because the machine has no root certificates.
     #[non_exhaustive]
     Tls {
@@ -143,6 +152,7 @@ impl fmt::Display for ConfigError {
             Self::Certificates { reason } => {
                 write!(f, "the certificates to trust cannot be read: {reason}")
             }
+            Self::Proxy { setting, reason } => write!(f, "the proxy URL in {setting} {reason}"),
             Self::Tls { reason } => write!(f, "TLS cannot be set up: {reason}"),
             Self::NoCryptoProvider => f.write_str(
                 "TLS cannot be set up, because there is no crypto provider: enable the feature \
@@ -187,6 +197,7 @@ mod tests {
             ConfigError::Provider { reason: given() },
             ConfigError::Key { key: given(), reason: "is wrong".into() },
             ConfigError::Certificates { reason: given() },
+            ConfigError::Proxy { setting: given(), reason },
             ConfigError::Tls { reason: given() },
         ];
         for error in errors {

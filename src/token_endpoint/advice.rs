@@ -3,8 +3,11 @@
 use http::{StatusCode, header::LOCATION, uri::Authority};
 
 use super::{
-    client_auth::ClientAuth, connect_error::is_certificate_error, request_format::RequestFormat,
-    round_trip::RawResponse, token_url::TokenUrl,
+    client_auth::ClientAuth,
+    connect_error::{is_certificate_error, proxy_advice},
+    request_format::RequestFormat,
+    round_trip::RawResponse,
+    token_url::TokenUrl,
 };
 use crate::{
     error::{Advice, TokenError, TokenErrorKind, is_transient_status},
@@ -28,6 +31,9 @@ pub(super) struct RequestFacts<'a> {
 
 /// Returns what to do about metadata that could not be obtained or used.
 pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
+    if let Some(advice) = proxy_advice(error) {
+        return advice;
+    }
     match error.kind() {
         TokenErrorKind::Transport if is_certificate_error(error) => CERTIFICATE_ADVICE,
         TokenErrorKind::Transport => "check {the issuer|issuer}, the network and the TLS trust",
@@ -59,6 +65,9 @@ pub(super) fn advice_for_metadata(error: &TokenError) -> &'static str {
 impl RequestFacts<'_> {
     /// Returns what to do about an error that has no response, or none that could be read.
     pub(super) fn advice(&self, error: &TokenError) -> Advice {
+        if let Some(advice) = proxy_advice(error) {
+            return advice.into();
+        }
         let is_tls = self.url.uri().scheme_str() == Some("https");
         let advice = match (error.kind(), self.is_discovered) {
             (TokenErrorKind::Transport, _) if is_certificate_error(error) => CERTIFICATE_ADVICE,

@@ -1,13 +1,16 @@
-//! Recognizing the errors of a transport: it could not connect, or refused the
-//! certificate of the server.
+//! Recognizing the errors of a transport: it could not connect, refused the certificate of the
+//! server, or could not use its proxy.
 
 use std::error::Error;
+
+#[cfg(feature = "default-transport")]
+use super::proxy_error::ProxyError;
 
 /// Returns true if another attempt to connect may succeed and cannot repeat a request: an error of
 /// the client of hyper-util says that it could not connect.
 ///
 /// A TLS error is permanent: the server was reached, but its certificate or its settings do not
-/// fit.
+/// fit. So is the refusal of a proxy, which may block a user name after a few wrong passwords.
 #[cfg(feature = "default-transport")]
 pub(super) fn is_connect_retryable(error: &(dyn Error + 'static)) -> bool {
     use hyper_util::client::legacy;
@@ -15,7 +18,38 @@ pub(super) fn is_connect_retryable(error: &(dyn Error + 'static)) -> bool {
     let is_connect_error = |link: &(dyn Error + 'static)| {
         link.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
     };
-    chain(error).any(is_connect_error) && !chain(error).any(<dyn Error>::is::<rustls::Error>)
+    chain(error).any(is_connect_error)
+        && !is_tls_error(error)
+        && !proxy_error(error).is_some_and(ProxyError::is_permanent)
+}
+
+/// Returns true if the error is one of TLS.
+#[cfg(feature = "default-transport")]
+pub(super) fn is_tls_error(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(<dyn Error>::is::<rustls::Error>)
+}
+
+/// Returns what to do about a proxy, if that is the cause of the error.
+#[cfg(feature = "default-transport")]
+pub(super) fn proxy_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    proxy_error(error).map(ProxyError::advice)
+}
+
+/// Without the feature `default-transport`, the type of the error is not known.
+#[cfg(not(feature = "default-transport"))]
+pub(super) fn proxy_advice(_: &(dyn Error + 'static)) -> Option<&'static str> {
+    None
+}
+
+#[cfg(feature = "default-transport")]
+fn proxy_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ProxyError> {
+    chain(error).find_map(<dyn Error>::downcast_ref)
+}
+
+/// Returns the message of the last error in the chain, which is the helpful one.
+#[cfg(feature = "default-transport")]
+pub(super) fn innermost_message(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Returns true if the certificate of the server was refused.

@@ -1,4 +1,4 @@
-//! Opens the connections of the ready-made transport: TCP, and TLS for `https` URLs.
+//! Opens the connections of the ready-made transport, with TLS for `https` URLs.
 
 use std::{
     future::Future,
@@ -6,52 +6,61 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::{
+    proxy::Proxies,
+    proxy_connector::{ProxyConnector, Stream},
+};
 use crate::error::BoxError;
-
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connector for `http` URLs, and for `https` URLs if it has a TLS configuration.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    inner: ProxyConnector,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Option<Arc<ClientConfig>>) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        Self { tcp, tls }
+    pub(super) fn new(tls: Arc<ClientConfig>, proxies: Proxies) -> Self {
+        let inner = ProxyConnector::new(Some((proxies, Arc::clone(&tls))));
+        Self { inner, tls: Some(tls) }
+    }
+
+    /// Creates a connector without TLS and without proxies.
+    pub(super) fn for_plain_http() -> Self {
+        Self { inner: ProxyConnector::new(None), tls: None }
+    }
+
+    /// Returns this connector with other proxies. Without TLS, there are no proxies.
+    pub(super) fn with_proxies(self, proxies: Proxies) -> Self {
+        match self.tls {
+            Some(tls) => Self::new(tls, proxies),
+            None => self,
+        }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<Stream>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.tcp.poll_ready(context).map_err(Into::into)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
         let is_plain = url.scheme() == Some(&Scheme::HTTP);
         match &self.tls {
-            Some(tls) => HttpsConnector::from((self.tcp.clone(), Arc::clone(tls))).call(url),
+            Some(tls) => HttpsConnector::from((self.inner.clone(), Arc::clone(tls))).call(url),
             None if is_plain => {
-                let connecting = self.tcp.call(url);
+                let connecting = self.inner.call(url);
                 Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
             }
             None => Box::pin(std::future::ready(Err(io::Error::other(

@@ -13,12 +13,12 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::{
     certificates::{Certificate, parse_certificates},
     connector::Connector,
+    proxy::{Proxies, Proxy},
     tls_config::{Roots, tls_config},
 };
 use crate::error::{BoxError, ConfigError};
@@ -76,9 +76,31 @@ use crate::error::{BoxError, ConfigError};
 ///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). The addresses of a
 ///   host share this time, those of IPv4 and of IPv6 apart from each other. Up to two more attempts
 ///   follow, see [`TokenEndpoint::CONNECT_RETRY_DELAYS`](crate::TokenEndpoint::CONNECT_RETRY_DELAYS).
-/// - Names are resolved with the resolver of the system. Proxy settings are ignored.
+/// - Names are resolved with the resolver of the system, or by the proxy.
+///
+/// # Proxies
+///
+/// Requests to `https` URLs go through the HTTP proxy in the environment variable `HTTPS_PROXY`, or
+/// else `ALL_PROXY`, except to the servers in `NO_PROXY` and to this machine. The names of the
+/// variables may be in lower case. They are read once, when the transport is created.
+///
+/// - The value of a proxy variable is a URL such as `http://user:password@proxy.example.com:3128`.
+///   The scheme is `http` (also without a scheme) or `https`, for a proxy that is reached with TLS.
+///   The port is 80 or 443 if there is none. A variable that cannot be used is an error of each
+///   request that would need it: no request bypasses the proxy because of a typing error.
+/// - `NO_PROXY` is a list with commas. `example.com` and `.example.com` are the server and all its
+///   subdomains, `10.0.0.0/8` is a network, and `*` is everything.
+/// - The proxy opens a tunnel (`CONNECT`, RFC 9110 §9.3.6). TLS is end to end: the proxy sees the
+///   host and the port of the server, and no secret of this crate except its own password.
+/// - `http` URLs never use a proxy of the environment: the proxy would see the client secret.
+///   `HTTP_PROXY` is not read. A proxy that is named with [`proxy`](Self::proxy) is used, except to
+///   this machine.
+/// - An error names the proxy by its host and port. Its password is never shown.
 #[derive(Clone)]
-pub struct DefaultTransport(Client<Connector, Full<Bytes>>);
+pub struct DefaultTransport {
+    connector: Connector,
+    client: Client<Connector, Full<Bytes>>,
+}
 
 impl DefaultTransport {
     /// Creates a transport that trusts public certificate authorities: those of the platform, or
@@ -136,25 +158,59 @@ impl DefaultTransport {
         Self::trusting(parse_certificates(pem.as_ref())?)
     }
 
+    /// Sets the HTTP proxy for all requests, instead of that of the [environment](Self#proxies).
+    /// `NO_PROXY` is ignored. Only requests to `http` URLs of this machine do not use the proxy.
+    ///
+    /// `url` is a URL such as `http://user:password@proxy.example.com:3128`. User name and password
+    /// are optional. They are percent-encoded, and sent to the proxy with HTTP Basic. With an `http`
+    /// URL, everyone on the way to the proxy can read them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_oauth::ConfigError> {
+    /// # if cfg!(not(feature = "ring")) { return Ok(()); }
+    /// use tower_oauth::{ClientAuth, DefaultTransport, TokenEndpoint};
+    ///
+    /// let transport = DefaultTransport::new()?.proxy("http://proxy.example.com:3128")?;
+    /// let auth = ClientAuth::client_secret_basic("my-client", "hunter2");
+    /// let url = "https://auth.example.com/oauth2/token";
+    /// let endpoint = TokenEndpoint::with_transport(url, auth, transport)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Proxy`] if `url` is not the URL of an HTTP proxy. It does not show the URL.
+    pub fn proxy(self, url: &str) -> Result<Self, ConfigError> {
+        let proxy = Proxy::parse(url, "DefaultTransport::proxy")?;
+        Ok(Self::with_connector(self.connector.with_proxies(Proxies::Always(proxy))))
+    }
+
+    /// Sends all requests without a proxy. The [environment](Self#proxies) is ignored.
+    #[must_use]
+    pub fn no_proxy(self) -> Self {
+        Self::with_connector(self.connector.with_proxies(Proxies::None))
+    }
+
     pub(super) fn trusting(certificates: Vec<Certificate>) -> Result<Self, ConfigError> {
         Self::with_roots(Roots::DEFAULT, certificates)
     }
 
     fn with_roots(roots: Roots, extra: Vec<Certificate>) -> Result<Self, ConfigError> {
-        Ok(Self::with_tls(Some(tls_config(roots, extra)?)))
+        let tls = Arc::new(tls_config(roots, extra)?);
+        Ok(Self::with_connector(Connector::new(tls, Proxies::from_environment())))
     }
 
     /// Creates a transport for `http` URLs. It needs neither root certificates nor a crypto
     /// provider.
     pub(super) fn for_plain_http() -> Self {
-        Self::with_tls(None)
+        Self::with_connector(Connector::for_plain_http())
     }
 
-    fn with_tls(tls: Option<ClientConfig>) -> Self {
-        let connector = Connector::new(tls.map(Arc::new));
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self(client)
+    fn with_connector(connector: Connector) -> Self {
+        let mut client = Client::builder(TokioExecutor::new());
+        let client = client.pool_max_idle_per_host(0).build(connector.clone());
+        Self { connector, client }
     }
 }
 
@@ -169,7 +225,7 @@ impl Service<Request<Bytes>> for DefaultTransport {
     }
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let response = self.0.request(request.map(Full::new));
+        let response = self.client.request(request.map(Full::new));
         Box::pin(async move { Ok(response.await?.map(ResponseBody::new)) })
     }
 }

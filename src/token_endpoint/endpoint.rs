@@ -32,8 +32,8 @@ use super::{
 };
 #[cfg(feature = "default-transport")]
 use super::{
-    certificates::parse_certificates, connector::CONNECT_TIMEOUT,
-    default_transport::DefaultTransport,
+    certificates::parse_certificates, default_transport::DefaultTransport,
+    proxy_connector::CONNECT_TIMEOUT,
 };
 use crate::{
     error::{BoxError, ConfigError, TokenError, TokenErrorKind},
@@ -105,14 +105,14 @@ pub struct TokenEndpoint {
 
 impl TokenEndpoint {
     /// The time limit of the [`DefaultTransport`](crate::DefaultTransport) for establishing a TCP
-    /// connection.
+    /// connection, or a tunnel through a proxy.
     #[cfg(feature = "default-transport")]
     pub const CONNECT_TIMEOUT: Duration = CONNECT_TIMEOUT;
     /// The pauses before the second and the third attempt of a request that cannot connect.
     ///
     /// Nothing was sent then, so the request cannot be repeated by this. A request that was sent is
     /// never sent again. Connecting is not tried again after a TLS error, such as a certificate
-    /// that is not trusted.
+    /// that is not trusted, and after the refusal of a proxy, such as a wrong password for it.
     ///
     /// A transport says that it could not connect with an error that is, or has as a source, a
     /// `hyper_util::client::legacy::Error` with `is_connect`: so do the

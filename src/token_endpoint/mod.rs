@@ -14,6 +14,9 @@
 //! | `transport` | the tower service that sends it |
 //! | `default_transport` | the ready-made service |
 //! | `connector` | the connections of the ready-made service |
+//! | `proxy_connector` | its connections without TLS, through a proxy or not |
+//! | `proxy` | the proxy of a request |
+//! | `proxy_error` | the errors of a proxy |
 //! | `tls_config` | its crypto provider and trust anchors |
 //! | `certificates` | reading the certificates that it trusts |
 //! | `certificate_verifier` | verifying the certificate of a server |
@@ -43,6 +46,12 @@ mod lifetime;
 mod location;
 mod missing_scope;
 mod parse_response;
+#[cfg(feature = "default-transport")]
+mod proxy;
+#[cfg(feature = "default-transport")]
+mod proxy_connector;
+#[cfg(feature = "default-transport")]
+mod proxy_error;
 mod recent_tokens;
 mod request_format;
 mod response_body;

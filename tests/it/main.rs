@@ -40,6 +40,8 @@ mod msrv;
 mod origins;
 mod parameters;
 mod properties;
+#[cfg(feature = "default-transport")]
+mod proxy;
 mod readiness;
 mod readme;
 mod recovery;
