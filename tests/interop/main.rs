@@ -1,5 +1,5 @@
 //! Tests against real servers: a certified authorization server with an API that verifies its
-//! tokens, with and without TLS, a gRPC server, and the providers of `examples/providers`. Start them with `run`.
+//! tokens, with and without TLS, a proxy, a gRPC server, and the providers of `examples/providers`. Start them with `run`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
@@ -7,7 +7,9 @@ mod crypto;
 mod grpc;
 mod process;
 mod providers;
+mod proxy;
 mod servers;
+mod token_program;
 
 use std::{
     error::Error,

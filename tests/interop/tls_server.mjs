@@ -2,7 +2,7 @@
 //
 //   node tls_server.mjs CERTIFICATE-FILE KEY-FILE
 //
-// When the server is ready, it prints its token URL as one line of JSON.
+// When the server is ready, it prints its port as one line of JSON.
 
 import { readFileSync } from 'node:fs';
 
@@ -12,4 +12,4 @@ const [cert, key] = process.argv.slice(2).map((file) => readFileSync(file));
 const { url, serve } = await listen(0, { cert, key });
 const server = certifiedServer(url, { clients: [client('client', 'secret of the client')] });
 serve(server.handler);
-ready({ token_url: server.tokenUrl });
+ready({ port: Number(new URL(url).port) });
