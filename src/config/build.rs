@@ -17,6 +17,8 @@ use super::{
 };
 #[cfg(feature = "tonic")]
 use crate::replay::TonicBody;
+#[cfg(feature = "default-transport")]
+use crate::token_endpoint::DefaultTransport;
 use crate::{
     cache::{TokenCache, TokenCacheBuilder},
     error::{BoxError, ConfigError, SettingNames},
@@ -97,21 +99,9 @@ impl ProviderConfig {
     /// cannot be read (`ca_file`), or an environment variable that is not set.
     #[cfg(feature = "default-transport")]
     pub fn token_cache(&self) -> Result<TokenCache, ConfigError> {
-        self.build_cache(|config, location, auth| match &config.ca_file {
-            None => TokenEndpoint::new(location, auth),
-            Some(file) => {
-                let error = |reason| self.names.error("source.ca_file", reason);
-                let pem = fs::read(file).map_err(|cause| {
-                    error(format!(
-                        "names the file {file}, which cannot be read: {cause}; correct its path \
-                         or its permissions"
-                    ))
-                })?;
-                TokenEndpoint::new_trusting(location, auth, pem).map_err(|cause| match cause {
-                    ConfigError::Certificates { .. } => error(format!("cannot be used: {cause}")),
-                    cause => cause,
-                })
-            }
+        self.build_cache(|config, location, auth| {
+            let transport = config.transport(location.is_https(), &self.names)?;
+            TokenEndpoint::with_transport(location, auth, transport)
         })
     }
 
@@ -122,7 +112,7 @@ impl ProviderConfig {
     /// # Errors
     ///
     /// Those of [`token_cache`](Self::token_cache), and [`ConfigError::Key`] if the source has a
-    /// `ca_file`: the transport decides which certificates are trusted.
+    /// `ca_file`, `bundled_roots`, a `proxy` or `no_proxy`: these are settings of the transport.
     pub fn token_cache_with_transport<S, ReqBody, ResBody>(
         &self,
         transport: S,
@@ -136,10 +126,10 @@ impl ProviderConfig {
         ResBody::Error: Into<BoxError>,
     {
         self.build_cache(|config, location, auth| {
-            if config.ca_file.is_some() {
+            if let Some(key) = config.key_of_the_transport() {
                 return Err(self.names.error(
-                    "source.ca_file",
-                    "applies to the ready-made transport only: configure the certificates of your \
+                    key,
+                    "applies to the ready-made transport only: remove it, and configure your \
                      transport instead",
                 ));
             }
@@ -193,6 +183,22 @@ impl ProviderConfig {
         });
         Ok(cache.build())
     }
+}
+
+#[cfg(all(feature = "default-transport", feature = "webpki-roots"))]
+fn with_bundled_roots(pem: Option<&[u8]>, _: &KeyNames) -> Result<DefaultTransport, ConfigError> {
+    match pem {
+        Some(pem) => DefaultTransport::with_bundled_roots_trusting(pem),
+        None => DefaultTransport::with_bundled_roots(),
+    }
+}
+
+#[cfg(all(feature = "default-transport", not(feature = "webpki-roots")))]
+fn with_bundled_roots(_: Option<&[u8]>, names: &KeyNames) -> Result<DefaultTransport, ConfigError> {
+    Err(names.error(
+        "source.bundled_roots",
+        "needs root certificates in the program: enable the feature webpki-roots of tower-oauth",
+    ))
 }
 
 /// Calls a setter if there is a value for it.
@@ -260,6 +266,68 @@ impl ClientCredentialsSource {
                 issuer.map_err(|error| unusable(names, "source.discover_at", &error))
             }
         }
+    }
+
+    /// Creates the ready-made transport.
+    #[cfg(feature = "default-transport")]
+    fn transport(&self, is_https: bool, names: &KeyNames) -> Result<DefaultTransport, ConfigError> {
+        let transport = match &self.ca_file {
+            Some(file) => self.transport_trusting(file, names)?,
+            None if !is_https => DefaultTransport::for_plain_http(),
+            None if self.bundled_roots => with_bundled_roots(None, names)?,
+            None => DefaultTransport::new()?,
+        };
+        match &self.proxy {
+            None if self.no_proxy => Ok(transport.no_proxy()),
+            None => Ok(transport),
+            Some(_) if self.no_proxy => {
+                Err(names
+                    .error_about_keys("has both {source.proxy} and {source.no_proxy}: remove one"))
+            }
+            Some(url) => {
+                let error = |reason: String| names.error("source.proxy", reason);
+                let url = url.read().map_err(error)?;
+                transport.proxy_in_setting(&url, "proxy").map_err(|cause| match cause {
+                    ConfigError::Proxy { reason, .. } => error(reason.to_owned()),
+                    cause => cause,
+                })
+            }
+        }
+    }
+
+    #[cfg(feature = "default-transport")]
+    fn transport_trusting(
+        &self,
+        file: &str,
+        names: &KeyNames,
+    ) -> Result<DefaultTransport, ConfigError> {
+        let error = |reason| names.error("source.ca_file", reason);
+        let pem = fs::read(file).map_err(|cause| {
+            error(format!(
+                "names the file {file}, which cannot be read: {cause}; correct its path or its \
+                 permissions"
+            ))
+        })?;
+        let transport = if self.bundled_roots {
+            with_bundled_roots(Some(&pem), names)
+        } else {
+            DefaultTransport::new_trusting(pem)
+        };
+        transport.map_err(|cause| match cause {
+            ConfigError::Certificates { .. } => error(format!("cannot be used: {cause}")),
+            cause => cause,
+        })
+    }
+
+    /// Returns the path of a key that only the ready-made transport uses.
+    fn key_of_the_transport(&self) -> Option<&'static str> {
+        let keys = [
+            (self.ca_file.is_some(), "source.ca_file"),
+            (self.bundled_roots, "source.bundled_roots"),
+            (self.proxy.is_some(), "source.proxy"),
+            (self.no_proxy, "source.no_proxy"),
+        ];
+        keys.into_iter().find_map(|(is_set, key)| is_set.then_some(key))
     }
 
     fn grant(

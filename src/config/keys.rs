@@ -133,6 +133,16 @@ pub(super) struct ClientCredentialsSource {
     /// The path of a PEM file with certificates to trust: authorities, or that of the server.
     /// Default: none.
     pub(super) ca_file: Option<String>,
+    /// Trusts the root certificates that are a part of the program (cargo feature `webpki-roots`),
+    /// and none of the platform. Default: false.
+    #[serde(default)]
+    pub(super) bundled_roots: bool,
+    /// The URL of the HTTP proxy for token requests. Not together with `no_proxy`. Default: that of
+    /// the environment.
+    pub(super) proxy: Option<Hidden>,
+    /// Sends token requests without a proxy, whatever the environment says. Default: false.
+    #[serde(default)]
+    pub(super) no_proxy: bool,
     /// Accepts an `http` `token_url` of another machine, to which the client secret is sent
     /// unencrypted. Default: false.
     #[serde(default)]

@@ -162,7 +162,7 @@ impl fmt::Display for ConfigError {
             Self::NoRootCertificates => f.write_str(
                 "TLS cannot be set up, because there are no root certificates: enable the feature \
                  platform-verifier or webpki-roots of tower-oauth, or name the certificates to \
-                 trust with TokenEndpoint::new_trusting",
+                 trust",
             ),
         }
     }

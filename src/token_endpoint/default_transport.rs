@@ -182,7 +182,16 @@ impl DefaultTransport {
     ///
     /// [`ConfigError::Proxy`] if `url` is not the URL of an HTTP proxy. It does not show the URL.
     pub fn proxy(self, url: &str) -> Result<Self, ConfigError> {
-        let proxy = Proxy::parse(url, "DefaultTransport::proxy")?;
+        self.proxy_in_setting(url, "DefaultTransport::proxy")
+    }
+
+    /// Does the same as [`proxy`](Self::proxy). Errors name this setting.
+    pub(crate) fn proxy_in_setting(
+        self,
+        url: &str,
+        setting: &'static str,
+    ) -> Result<Self, ConfigError> {
+        let proxy = Proxy::parse(url, setting)?;
         Ok(Self::with_connector(self.connector.with_proxies(Proxies::Always(proxy))))
     }
 
@@ -203,7 +212,7 @@ impl DefaultTransport {
 
     /// Creates a transport for `http` URLs. It needs neither root certificates nor a crypto
     /// provider.
-    pub(super) fn for_plain_http() -> Self {
+    pub(crate) fn for_plain_http() -> Self {
         Self::with_connector(Connector::for_plain_http())
     }
 

@@ -45,7 +45,7 @@ impl Location {
     /// Returns true if requests to this location use TLS. The token endpoint of an issuer has the
     /// scheme of its metadata.
     #[cfg(feature = "default-transport")]
-    pub(super) fn is_https(&self) -> bool {
+    pub(crate) fn is_https(&self) -> bool {
         let uri = match self {
             Self::TokenUrl(url) => url.uri(),
             Self::Issuer(issuer) => issuer.discovery_url(),

@@ -108,16 +108,10 @@ fn webpki_verifier(
 
 #[cfg(feature = "platform-verifier")]
 fn no_platform_roots(error: &rustls::Error) -> ConfigError {
-    let advice = if cfg!(feature = "webpki-roots") {
-        "use DefaultTransport::with_bundled_roots"
-    } else {
-        "enable the feature webpki-roots of tower-oauth and use \
-         DefaultTransport::with_bundled_roots"
-    };
     ConfigError::Tls {
         reason: format!(
-            "{error}; install root certificates (for example the package ca-certificates), or \
-             {advice}"
+            "{error}; install root certificates (for example the package ca-certificates), or use \
+             the bundled ones (feature webpki-roots of tower-oauth)"
         ),
     }
 }

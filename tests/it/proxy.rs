@@ -374,6 +374,63 @@ fn unusable_proxy_is_an_error_of_the_setter() {
     assert!(shown.contains("DefaultTransport::proxy") && !shown.contains("pr0xy@"), "{shown}");
 }
 
+#[cfg(feature = "config")]
+mod configured {
+    use tower_oauth::config::ProviderConfig;
+
+    use super::*;
+    use crate::support::TempFile;
+
+    fn config(source: &str) -> ProviderConfig {
+        let config = format!(
+            "[source]\ntoken_url = '{URL}'\n{source}\n[source.client_auth]\nclient_id = 'id'\n\
+             client_secret = 'S3CRET'"
+        );
+        toml::from_str(&config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn key_names_the_proxy() {
+        let authority = Authority::new();
+        let ca_file = TempFile::new("proxy-ca");
+        ca_file.write(&authority.pem);
+        let server = Server::start(Some(authority.server("as.test", |_| ()))).await;
+        let proxy = Proxy::start(Behavior::Tunnel(server.address)).await;
+        for bundled in [false, cfg!(feature = "webpki-roots")] {
+            let source = format!(
+                "bundled_roots = {bundled}\nca_file = '{}'\nproxy = '{}'",
+                ca_file.0.display(),
+                proxy.url()
+            );
+            let cache = config(&source).token_cache().unwrap();
+            assert_eq!(cache.token().await.unwrap().expose_secret(), "T0KEN");
+        }
+        assert_eq!(proxy.requests().len(), 2);
+
+        let refused = Proxy::start(Behavior::Answer("HTTP/1.1 403 no\r\n\r\n".into())).await;
+        let cache = config(&format!("proxy = '{}'", refused.url())).token_cache().unwrap();
+        let message = cache.token().await.unwrap_err().to_string();
+        assert!(message.contains(&format!("{} (proxy)", refused.address)), "{message}");
+    }
+
+    #[test]
+    fn unusable_proxy_is_an_error_of_its_key() {
+        for (source, key, problem) in [
+            (
+                "proxy = 'socks5://me:pr0xy@p.test'",
+                "`source.proxy`",
+                "needs the scheme https or http",
+            ),
+            ("proxy = { env = 'TOWER_OAUTH_UNSET' }", "`source.proxy`", "is not set"),
+            ("proxy = 'http://p.test'\nno_proxy = true", "`source.no_proxy`", "remove one"),
+        ] {
+            let error = config(source).token_cache().unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(problem), "{error}");
+            assert!(!error.contains("pr0xy@") && !error.contains("::"), "{error}");
+        }
+    }
+}
+
 /// Runs token requests in child processes, with other variables each. On Linux, 0.0.0.0 is this
 /// machine, and it is not a loopback address.
 #[cfg(target_os = "linux")]

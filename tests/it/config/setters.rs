@@ -30,7 +30,7 @@ const TYPES: [(&str, &str); 17] = [
 ];
 
 /// The setters with a key of another name.
-const OTHER_NAMES: [(&str, &str); 17] = [
+const OTHER_NAMES: [(&str, &str); 19] = [
     ("Origins::new", "origins"),
     ("Origins::and_without_authority", "without_authority"),
     ("BufferBody::with_cap", "replay_cap"),
@@ -42,6 +42,8 @@ const OTHER_NAMES: [(&str, &str); 17] = [
     ("TokenFile::new", "token_file"),
     ("Secret::from_file", "file"),
     ("DefaultTransport::new_trusting", "ca_file"),
+    ("DefaultTransport::with_bundled_roots", "bundled_roots"),
+    ("DefaultTransport::with_bundled_roots_trusting", "bundled_roots"),
     ("TokenEndpoint::new", "token_url"),
     ("TokenEndpoint::new_trusting", "ca_file"),
     ("TokenEndpoint::header", "headers"),
