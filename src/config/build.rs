@@ -213,7 +213,7 @@ fn duration(value: Option<PositiveDuration>) -> Option<Duration> {
     value.map(|duration| duration.0)
 }
 
-/// Names the key of a value that a setter does not accept.
+/// Returns the error of a setter as an error about the key `path`.
 fn unusable(names: &KeyNames, path: &str, error: &ConfigError) -> ConfigError {
     match error {
         ConfigError::StaticToken { reason } => {

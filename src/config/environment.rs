@@ -118,7 +118,8 @@ impl Variables {
     }
 }
 
-/// Returns false if there is a table instead of a value already, or a value instead of a table.
+/// Inserts a value at a path of keys that are joined with [`NESTED`]. Returns false if there is a
+/// value or a table at the path already, or a value at the beginning of the path.
 fn insert(table: &mut BTreeMap<String, Variables>, path: &str, value: &str) -> bool {
     match path.split_once(NESTED) {
         None => table.insert(path.to_owned(), Variables::Value(value.to_owned())).is_none(),

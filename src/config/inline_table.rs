@@ -1,14 +1,15 @@
-//! A table of which the keys are not nested: the environment variables of a provider.
+//! The environment variables of a provider: one set of values, from which each table of the
+//! configuration takes those of its keys.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-/// The values that no key has taken yet. Clones share them: each table of the configuration takes
-/// the values of its keys.
+/// The values that no key has taken yet. Clones share them, so that several tables can take values
+/// from one set. `T` is a `Tree`, which this file cannot import: `tree.rs` imports this file.
 pub(super) struct InlineTable<T>(Rc<RefCell<Entries<T>>>);
 
 struct Entries<T> {
     rest: BTreeMap<String, T>,
-    /// The keys that tables have asked for.
+    /// The keys of all tables that have taken values.
     known: Vec<&'static str>,
 }
 
@@ -17,7 +18,7 @@ impl<T> InlineTable<T> {
         Self(Rc::new(RefCell::new(Entries { rest: entries, known: Vec::new() })))
     }
 
-    /// Adds keys that a table has.
+    /// Adds the keys of a table to the known ones.
     pub(super) fn add_keys(&self, keys: &[&'static str]) {
         self.0.borrow_mut().known.extend(keys);
     }
@@ -26,7 +27,7 @@ impl<T> InlineTable<T> {
         self.0.borrow_mut().rest.remove(key)
     }
 
-    /// Returns the first key that no table has.
+    /// Returns the first key of which no table has taken the value.
     pub(super) fn unknown_key(&self) -> Option<String> {
         self.0.borrow().rest.keys().next().cloned()
     }

@@ -13,7 +13,7 @@ pub(super) struct KeyError {
     /// The keys from the outermost to the innermost.
     path: Vec<String>,
     problem: String,
-    /// True if the key is unknown or missing.
+    /// True if the problem is the key and not its value: it is unknown, missing, or there twice.
     is_of_the_table: bool,
 }
 

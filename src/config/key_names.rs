@@ -5,7 +5,7 @@ use crate::error::ConfigError;
 /// The tables of which the name is left out of the names of environment variables.
 pub(super) const INLINE_TABLES: [&str; 2] = ["source", "client_auth"];
 
-/// Stands between the names of a table and of its key in the name of an environment variable.
+/// The separator between the name of a table and the name of its key in an environment variable.
 pub(super) const NESTED: &str = "__";
 
 /// The form in which the user wrote the keys.

@@ -150,9 +150,10 @@
 //!   or a layer is made.
 //! - For an error within a table of a provider, a parser shows the position of the table. The
 //!   message has the path of the key.
-//! - Errors of this module quote no value, except for a word that is not one of a few words. A
-//!   parser may add lines of the file, which may contain a secret. With `toml`, print
-//!   `error.message()` instead of the error.
+//! - Errors of this module quote no value that may be a secret. They quote other values, such as a
+//!   path, an unknown `type`, or a URL without its user information and query. A parser may add
+//!   lines of the file, which may contain a secret. With `toml`, print `error.message()` instead of
+//!   the error.
 //! - Configuration files are copied to backups and version control, and environment variables to
 //!   child processes. Prefer `{ file = "…" }` for secrets.
 

@@ -37,7 +37,7 @@ impl fmt::Debug for ProviderConfig {
     }
 }
 
-/// Defines visitors that reject a value without quoting it.
+/// Defines methods of a visitor that reject a value without quoting it.
 macro_rules! reject {
     ($($visit:ident($type:ty))*) => {
         $(fn $visit<E: Error>(self, _: $type) -> Result<Provider, E> {

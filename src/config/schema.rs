@@ -50,7 +50,7 @@ macro_rules! inline_schemas {
 
 inline_schemas! {
     UrlText: |_| json_schema!({ "type": "string" });
-    // A number with a unit behind it. The error of a program is more exact.
+    // The pattern is approximate: a number, and then a unit. `PositiveDuration` checks the rest.
     PositiveDuration: |_| json_schema!({
         "type": "string",
         "pattern": "^[0-9P].*[A-Za-z]",
@@ -65,7 +65,7 @@ inline_schemas! {
     });
 }
 
-/// Lets the key that names the variant be missing from the first variant.
+/// Makes the key that names the variant optional for the first variant, which is the default.
 pub(super) fn first_tag_is_default(schema: &mut Schema) {
     let required = schema.pointer_mut("/oneOf/0/required").and_then(Value::as_array_mut);
     if let Some(required) = required {

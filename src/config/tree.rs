@@ -1,7 +1,8 @@
 //! The value of a key before its type is known: a tree.
 //!
-//! All formats are read into this tree, and the keys are read from it. So the errors are the same
-//! for all formats, name the path of the key, and quote no secret, which those of a format would.
+//! All formats are read into this tree, and the keys are read from it. Therefore the errors are the
+//! same for all formats. They name the path of the key and quote no secret. The errors of a format
+//! would quote the value.
 
 use std::{fmt, vec};
 
@@ -17,8 +18,9 @@ use zeroize::Zeroizing;
 
 use super::{inline_table::InlineTable, key_error::KeyError, key_names::INLINE_TABLES};
 
-/// The keys that tell the variant of a table: those of the enumerations with one of these names.
-/// If the key is missing, the first variant is meant.
+/// The keys that name the variant of a table. An enumeration that serde knows by one of these names
+/// is read from a table in which this key names the variant. If the key is missing, the first
+/// variant is used.
 pub(super) const TAGS: [&str; 2] = ["type", "method"];
 
 /// The key of a number, if `serde_json` has the feature `arbitrary_precision`.
@@ -28,14 +30,15 @@ pub(super) enum Tree {
     Null,
     Bool(bool),
     Unsigned(u64),
-    /// A number that no key can have.
+    /// A number that no key accepts: negative, fractional or too large.
     OtherNumber,
     Text(Zeroizing<String>),
     List(Vec<Tree>),
     Table(Vec<(String, Tree)>),
-    /// The value of an environment variable: it stands for a number as well, or for a list.
+    /// The value of an environment variable. The key decides whether it is read as a string, a
+    /// number, a boolean, a list or a table.
     Variable(Zeroizing<String>),
-    /// A table of which the names of the keys are not nested.
+    /// The values that a table shares with the tables inside of it.
     Inline(InlineTable<Tree>),
 }
 
@@ -120,7 +123,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 }
 
-/// Reads a number, or the text of a variable that is one.
+/// Defines methods that read a whole number, or a variable that contains one.
 macro_rules! whole_numbers {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
@@ -139,7 +142,7 @@ macro_rules! whole_numbers {
 impl<'de> Deserializer<'de> for Tree {
     type Error = KeyError;
 
-    /// For values that are either a string or a table.
+    /// Reads a value that is either a string or a table.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
         match self {
             Self::Text(text) | Self::Variable(text) => visitor.visit_str(&text),
@@ -276,7 +279,7 @@ impl Tree {
     }
 }
 
-/// Returns the items of a list in an environment variable. Nothing between two commas is no item.
+/// Returns the items of a list in an environment variable, without the empty ones.
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }

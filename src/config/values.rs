@@ -18,15 +18,15 @@ use zeroize::Zeroizing;
 
 use crate::{log_text::url_text_without_secrets, token::Secret};
 
-/// A text that may be a secret, or its environment variable. The memory of the text is zeroed on
-/// drop.
+/// A text that may be a secret: the text itself, or the name of an environment variable that
+/// contains it. The memory of the text is zeroed on drop.
 #[derive(Clone)]
 pub(super) enum Hidden {
     Text(Zeroizing<String>),
     Variable(String),
 }
 
-/// A secret that may be in a file as well.
+/// A secret: a [`Hidden`] text, or the path of a file that contains it.
 #[derive(Clone)]
 pub(super) enum SecretPlace {
     Hidden(Hidden),
@@ -118,6 +118,7 @@ struct TextOr<P> {
     place: PhantomData<P>,
 }
 
+/// A table that names a place outside of the configuration.
 trait Place: Sized {
     type Secret: From<Self> + From<Hidden>;
 }

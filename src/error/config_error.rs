@@ -70,7 +70,7 @@ pub enum ConfigError {
     /// The settings of a provider contradict each other, or one is missing.
     #[non_exhaustive]
     Provider {
-        /// The reason, such as `needs either token_url or issuer`. It names the keys.
+        /// The reason, such as ``needs either `source.token_url` or `source.issuer` ``.
         reason: String,
     },
     /// The value of a key of a configuration cannot be used, or the key is unknown or missing.
