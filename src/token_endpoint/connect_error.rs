@@ -29,13 +29,13 @@ pub(super) fn is_tls_error(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(<dyn Error>::is::<rustls::Error>)
 }
 
-/// Returns what to do about a proxy, if that is the cause of the error.
+/// Returns what to do about a proxy, if the proxy caused the error.
 #[cfg(feature = "default-transport")]
 pub(super) fn proxy_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     proxy_error(error).map(ProxyError::advice)
 }
 
-/// Without the feature `default-transport`, the type of the error is not known.
+/// Returns `None`: without the feature `default-transport`, the type of the error is not known.
 #[cfg(not(feature = "default-transport"))]
 pub(super) fn proxy_advice(_: &(dyn Error + 'static)) -> Option<&'static str> {
     None
@@ -60,13 +60,13 @@ pub(super) fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
         .any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
-/// Without the feature `default-transport`, the type of the error is not known.
+/// Returns false: without the feature `default-transport`, the type of the error is not known.
 #[cfg(not(feature = "default-transport"))]
 pub(super) fn is_certificate_error(_: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Without the feature `default-transport`, the type of the error is not known.
+/// Returns false: without the feature `default-transport`, the type of the error is not known.
 #[cfg(not(feature = "default-transport"))]
 pub(super) fn is_connect_retryable(_: &(dyn Error + 'static)) -> bool {
     false

@@ -56,7 +56,7 @@ use crate::error::{BoxError, ConfigError};
 /// 2. or else aws-lc-rs with the feature `aws-lc-rs`,
 /// 3. or else ring with the default feature `ring`.
 ///
-/// The provider is chosen when the transport is created. None is installed for other code.
+/// The provider is chosen when the transport is created. It is not installed for other code.
 ///
 /// The trusted certificate authorities are
 ///
@@ -73,8 +73,8 @@ use crate::error::{BoxError, ConfigError};
 /// - Connections are not kept, because token requests are rare. Therefore it can be used from
 ///   several runtimes.
 /// - One attempt to connect takes at most
-///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). The addresses of a
-///   host share this time, those of IPv4 and of IPv6 apart from each other. Up to two more attempts
+///   [`TokenEndpoint::CONNECT_TIMEOUT`](crate::TokenEndpoint::CONNECT_TIMEOUT). The IPv4
+///   addresses of a host share this time, and so do its IPv6 addresses. Up to two more attempts
 ///   follow, see [`TokenEndpoint::CONNECT_RETRY_DELAYS`](crate::TokenEndpoint::CONNECT_RETRY_DELAYS).
 /// - Names are resolved with the resolver of the system, or by the proxy.
 ///
@@ -88,8 +88,8 @@ use crate::error::{BoxError, ConfigError};
 ///   The scheme is `http` (also without a scheme) or `https`, for a proxy that is reached with TLS.
 ///   The port is 80 or 443 if there is none. A variable that cannot be used is an error of each
 ///   request that would need it: no request bypasses the proxy because of a typing error.
-/// - `NO_PROXY` is a list with commas. `example.com` and `.example.com` are the server and all its
-///   subdomains, `10.0.0.0/8` is a network, and `*` is everything.
+/// - `NO_PROXY` is a list, separated by commas. `example.com` and `.example.com` are the server and
+///   all its subdomains, `10.0.0.0/8` is a network, and `*` is everything.
 /// - The proxy opens a tunnel (`CONNECT`, RFC 9110 §9.3.6). TLS is end to end: the proxy sees the
 ///   host and the port of the server, and no secret of this crate except its own password.
 /// - `http` URLs never use a proxy of the environment: the proxy would see the client secret.
@@ -185,7 +185,7 @@ impl DefaultTransport {
         self.proxy_in_setting(url, "DefaultTransport::proxy")
     }
 
-    /// Does the same as [`proxy`](Self::proxy). Errors name this setting.
+    /// Sets the proxy like [`proxy`](Self::proxy). Errors name `setting` instead of that method.
     pub(crate) fn proxy_in_setting(
         self,
         url: &str,
@@ -228,7 +228,7 @@ impl Service<Request<Bytes>> for DefaultTransport {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    /// Always ready.
+    /// Returns ready, always.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }

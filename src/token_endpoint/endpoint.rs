@@ -112,7 +112,7 @@ impl TokenEndpoint {
     ///
     /// Nothing was sent then, so the request cannot be repeated by this. A request that was sent is
     /// never sent again. Connecting is not tried again after a TLS error, such as a certificate
-    /// that is not trusted, and after the refusal of a proxy, such as a wrong password for it.
+    /// that is not trusted, or after the refusal of a proxy, such as a wrong password for it.
     ///
     /// A transport says that it could not connect with an error that is, or has as a source, a
     /// `hyper_util::client::legacy::Error` with `is_connect`: so do the

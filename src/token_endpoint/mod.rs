@@ -10,7 +10,7 @@
 //! | `token_request` | the parameters of a request and its secrets |
 //! | `request_format` | encoding the parameters |
 //! | `round_trip` | one request and its complete response, within limits |
-//! | `connect_error` | the errors after which connecting is tried again |
+//! | `connect_error` | recognizing the errors of a transport: connection, certificate, proxy |
 //! | `transport` | the tower service that sends it |
 //! | `default_transport` | the ready-made service |
 //! | `connector` | the connections of the ready-made service |

@@ -29,6 +29,8 @@ impl Proxy {
     /// it may contain a password.
     pub(super) fn parse(url: &str, setting: &'static str) -> Result<Self, ConfigError> {
         let error = |reason| ConfigError::Proxy { setting: setting.to_owned(), reason };
+        // hyper-util parses the URL of a proxy only within a matcher. This one returns the proxy
+        // for every server.
         let matcher = Matcher::builder().all(url.trim()).build();
         let proxy = matcher.intercept(&Uri::from_static("https://any.invalid"));
         let proxy = proxy.ok_or_else(|| {
@@ -105,9 +107,9 @@ impl Proxies {
 
     /// Returns the proxy for a request to `url`. The error is that of an environment variable.
     ///
-    /// An `http` URL is that of this machine, or something else than a proxy encrypts the
-    /// connection ([`TokenUrl::danger_plain_http`](crate::TokenUrl::danger_plain_http)). A proxy
-    /// would see the client secret, so the environment alone never sends it there.
+    /// The environment never chooses a proxy for an `http` URL, because the proxy would see the
+    /// client secret. Such a URL is that of this machine, or the connection is encrypted by other
+    /// means ([`TokenUrl::danger_plain_http`](crate::TokenUrl::danger_plain_http)).
     pub(super) fn of(&self, url: &Uri) -> Result<Option<&Proxy>, &ConfigError> {
         let is_plain = url.scheme() != Some(&Scheme::HTTPS);
         let is_local = url.host().is_some_and(is_loopback);

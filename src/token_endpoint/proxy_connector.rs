@@ -1,7 +1,7 @@
 //! Opens a connection to a server: directly, or as a tunnel through a proxy (RFC 9110 §9.3.6).
 //!
-//! `Tunnel` of hyper-util does the same, but its error does not contain the status of the proxy,
-//! which tells a proxy that forbids the server from one that cannot reach it.
+//! `Tunnel` of hyper-util does the same, but its error does not contain the status of the proxy.
+//! The status distinguishes a proxy that forbids the server from one that cannot reach it.
 
 use std::{
     future::Future,
@@ -42,6 +42,7 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 /// A connection to a server or through a proxy, which may have TLS of its own.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
+/// A connector to servers, without their TLS.
 #[derive(Clone)]
 pub(super) struct ProxyConnector {
     tcp: HttpConnector,
@@ -125,6 +126,7 @@ async fn connect(
     let credentials = proxy.authorization().map_or(&[][..], |value| value.as_bytes());
     let name: &[u8] = if credentials.is_empty() { b"" } else { b"proxy-authorization: " };
     let end: &[u8] = if credentials.is_empty() { b"\r\n" } else { b"\r\n\r\n" };
+    // One allocation: a buffer that grows would leave copies of the password in freed memory.
     let request = Zeroizing::new([head.as_bytes(), name, credentials, end].concat());
     stream.write_all(&request).await?;
     stream.flush().await?;
@@ -146,7 +148,7 @@ async fn connect(
         }
     };
     let status = status(&answer).ok_or_else(|| invalid("its answer is not HTTP"))?;
-    // The server does not send anything before the client does.
+    // With TLS and with HTTP, the server sends nothing before the client does.
     if status.is_success() && answer.len() > end {
         return Err(invalid("its answer continues after its head"));
     }

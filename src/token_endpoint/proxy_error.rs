@@ -1,4 +1,4 @@
-//! A proxy could not be used.
+//! The errors of a connection through a proxy.
 
 use std::{error::Error, fmt, time::Duration};
 

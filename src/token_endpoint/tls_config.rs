@@ -80,8 +80,8 @@ pub(super) fn tls_config(
 /// Returns the provider that the program has installed, or else the one of the features of this
 /// crate.
 ///
-/// `ring` is a default feature, which a dependency may have enabled. `aws-lc-rs` was asked for. So
-/// `aws-lc-rs` is used if both are enabled.
+/// `aws-lc-rs` is used if both are enabled: `ring` is a default feature, and `aws-lc-rs` was
+/// enabled on purpose.
 fn crypto_provider() -> Result<Arc<CryptoProvider>, ConfigError> {
     if let Some(installed) = CryptoProvider::get_default() {
         return Ok(Arc::clone(installed));
