@@ -31,7 +31,7 @@ impl Default for ReqwestBody {
     }
 }
 
-/// Returns the default.
+/// Records streams up to [`BufferBody::DEFAULT_CAP`], because they cannot be cloned.
 impl From<CloneBody> for ReqwestBody {
     fn from(_: CloneBody) -> Self {
         Self::default()
@@ -85,6 +85,7 @@ impl Replay<Request> for ReqwestBody {
     fn replay(&self, kept: KeptRequest) -> Option<Request> {
         let KeptRequest { mut request, stream } = kept;
         if let Some(stream) = stream {
+            // The cap has no effect on a replay.
             *request.body_mut() = Some(Body::wrap(BufferBody::default().replay(stream)?));
         }
         Some(request)

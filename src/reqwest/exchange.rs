@@ -2,7 +2,7 @@
 //!
 //! [`OAuth`] needs the messages of `http`. A message of reqwest has more than they have, such as a
 //! timeout. It is therefore not converted: it travels as the *body* of a message of `http`, which
-//! has its head.
+//! has its head. That message of `http` is called the carrier.
 
 use std::{
     future::{Future, poll_fn},
@@ -32,7 +32,7 @@ where
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let url = request.url().clone();
     let Ok(uri) = url.as_str().parse::<http::Uri>() else {
-        // Not sent either: reqwest returns its error for such a URL.
+        // The request is not sent: reqwest returns its error for such a URL.
         return service.into_inner().0.call(request).await.map_err(Into::into);
     };
     let mut carrier = http::Request::new(());
@@ -45,7 +45,7 @@ where
     Ok(response)
 }
 
-/// A service for requests of reqwest that receives them as bodies.
+/// A service for carriers over a service for requests of reqwest.
 #[derive(Clone, Debug)]
 pub(super) struct HttpService<S>(pub(super) S);
 
@@ -84,7 +84,8 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for ResponseFuture<F> {
 /// The body of the carrier of a response.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
-    /// `None` after a part of its body was read, which happens to rejected responses only.
+    /// `None` after a part of its body was read into `rest`. The layer reads only the bodies of
+    /// rejected responses.
     response: Option<Response>,
     rest: reqwest::Body,
 }

@@ -23,8 +23,8 @@ use crate::{
 
 /// A [`Middleware`] that puts the token of a layer on each request and recovers from a rejection.
 ///
-/// It is made by [`OAuthClient::into_middleware`]. Both attempts of a request pass through the
-/// middleware inside of this one (added later), and one through those outside of it.
+/// It is made by [`OAuthClient::into_middleware`]. Middleware inside of this one (added later) sees
+/// both attempts of a request. Middleware outside of it sees one request.
 #[derive(Clone, Debug)]
 pub struct OAuthMiddleware {
     service: OAuth<HttpService<Client>, ReqwestBody>,

@@ -65,7 +65,8 @@ impl Error for RequestError {
     }
 }
 
-/// A response from an origin to which no request was sent.
+/// A response from another origin than that of the request: the client followed a redirect, or a
+/// middleware changed the URL.
 #[derive(Debug)]
 pub(super) struct RedirectedError {
     requested: String,
