@@ -25,33 +25,34 @@ pub(super) enum Outcome {
 }
 
 impl Answer {
-    /// A new bearer token with this lifetime: `token-1`, `token-2` and so on.
+    /// Creates an answer with a new bearer token of this lifetime: `token-1`, `token-2` and so on.
     #[must_use]
     pub fn token(lifetime: Duration) -> Self {
         Outcome::NewToken(lifetime).into()
     }
 
-    /// An error of this kind. The kind decides how long the cache waits before the next fetch, see
-    /// [`TokenErrorKind`]. For an error with a status or a `Retry-After`, see
-    /// [`from_error`](Self::from_error).
+    /// Creates an answer with an error of this kind. The kind decides how long the cache waits
+    /// before the next fetch, see [`TokenErrorKind`]. For an error with a status or a
+    /// `Retry-After`, see [`from_error`](Self::from_error).
     #[must_use]
     pub fn error(kind: TokenErrorKind) -> Self {
         Self::from_error(TokenError::new(kind, "an error of the scripted source"))
     }
 
-    /// A panic in the source. The waiting callers get [`TokenErrorKind::Panicked`].
+    /// Creates an answer that is a panic in the source. The waiting callers get
+    /// [`TokenErrorKind::Panicked`].
     #[must_use]
     pub fn panic() -> Self {
         Outcome::Panic.into()
     }
 
-    /// A certain token, such as the previous one again.
+    /// Creates an answer with this token, such as the previous one again.
     #[must_use]
     pub fn from_token(token: AccessToken) -> Self {
         Outcome::Token(token).into()
     }
 
-    /// A certain error.
+    /// Creates an answer with this error.
     #[must_use]
     pub fn from_error(error: TokenError) -> Self {
         Outcome::Error(error).into()

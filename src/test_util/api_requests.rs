@@ -19,7 +19,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 
-/// The API. Clones share its state.
+/// The responder of the API. Clones share its state.
 #[derive(Clone)]
 pub(super) struct ApiRequests {
     pub(super) tokens: IssuedTokens,
@@ -71,7 +71,7 @@ fn reject(rejection: Rejection) -> Response<ResponseBody> {
     response
 }
 
-/// Returns a gRPC response with a status and no message.
+/// Returns a gRPC response with a status and its description, without a response message.
 fn grpc_status(status: &'static str, message: &'static str) -> Response<ResponseBody> {
     let mut response = Response::new(body(""));
     let headers = response.headers_mut();

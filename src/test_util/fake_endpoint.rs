@@ -74,7 +74,8 @@ impl FakeEndpoint {
         self.state.subscribe().wait_for(|state| state.requests >= count).await.ok();
     }
 
-    /// Counts a request and waits until it may be answered.
+    /// Counts a request and waits until it may be answered. Returns the fault that replaces the
+    /// response, if any.
     pub(super) async fn admit(&self) -> Option<Fault> {
         let (mut fault, mut delay) = (None, Duration::ZERO);
         self.state.send_modify(|state| {

@@ -27,12 +27,13 @@ use super::{
     messages::{ResponseBody, body},
 };
 
-/// More than the concurrent requests of most tests.
+/// The default of hyper is 200. Further requests would wait for the first ones, which a test may
+/// hold.
 const MAX_CONCURRENT_STREAMS: u32 = 4096;
 /// The pause after a connection that could not be accepted, such as for a lack of file handles.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// The behaviour of a server without faults.
+/// The behavior of a server without faults.
 pub(super) trait Respond: Clone + Send + Sync + 'static {
     fn respond(
         &self,

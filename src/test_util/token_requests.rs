@@ -17,7 +17,7 @@ use super::{
 /// The path of the token endpoint.
 pub(super) const PATH: &str = "/token";
 
-/// The settings of the token endpoint. Clones share them.
+/// The responder of the token endpoint. Clones share its tokens and its settings.
 #[derive(Clone)]
 pub(super) struct TokenRequests {
     pub(super) client: Client,
@@ -120,8 +120,8 @@ fn decode_basic(basic: &str) -> Option<(String, String)> {
     pairs.next().filter(|_| pairs.next().is_none())
 }
 
-/// A parameter without a value counts as absent, and none may be repeated (RFC 6749 §3.2), except
-/// `resource` (RFC 8707 §2).
+/// Parses a form. A parameter without a value counts as absent, and none may be repeated (RFC 6749
+/// §3.2), except `resource` (RFC 8707 §2).
 fn parse_form(content: &[u8]) -> Result<Form, RequestError> {
     let mut form = Form::new();
     for (name, value) in form_urlencoded::parse(content).into_owned() {
