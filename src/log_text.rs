@@ -1,4 +1,5 @@
-//! Makes texts of servers and users fit for one line of a log.
+//! Makes texts of servers and users fit for one line of a log: cut, without line breaks, and URLs
+//! without passwords and queries.
 
 use http::Uri;
 
@@ -11,14 +12,14 @@ pub(crate) fn url_without_query(url: &Uri) -> String {
     cut(without_query(&printable(&url.to_string())))
 }
 
-/// Returns the [part](url_text_part) of a text that can be shown, where the text should have been a
-/// URL, [printable] and [cut].
+/// Returns the [part](url_text_part) of a text that can be shown, [printable] and [cut]. The text
+/// is meant to be a URL.
 pub(crate) fn url_text_without_secrets(text: &str) -> String {
     cut(&url_text_part(&printable(text)))
 }
 
-/// Returns the part of a text that can be shown, where the text should have been a URL: the part
-/// after the last `@` and before the first `?` or `#`, with the scheme.
+/// Returns the part of a text that can be shown: the part after the last `@` and before the first
+/// `?` or `#`, with the scheme. The text is meant to be a URL, but may be invalid.
 pub(crate) fn url_text_part(text: &str) -> String {
     let schemes = ["https://", "http://"];
     let scheme = schemes.into_iter().find(|scheme| text.starts_with(scheme)).unwrap_or("");

@@ -58,8 +58,8 @@ impl Redactor {
         self.clean_part(&url.to_string(), |text| without_query(text).to_owned())
     }
 
-    /// Returns the [part](url_text_part) of a text that can be shown, where the text should have been
-    /// a URL, [cleaned](Self::clean).
+    /// Returns the [part](url_text_part) of a text that can be shown, [cleaned](Self::clean). The
+    /// text is meant to be a URL.
     pub(crate) fn clean_url_text(&self, text: &str) -> String {
         self.clean_part(text, url_text_part)
     }
