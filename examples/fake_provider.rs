@@ -1,6 +1,6 @@
 //! A fake authorization server and an API on this machine, to try a client without an account.
 //!
-//! Prints the environment variables that the other examples read, then `ready`. Each line on the
+//! Prints the environment variables that the programs to copy read, then `ready`. Each line on the
 //! standard input revokes all tokens. Ctrl-C stops both servers.
 //!
 //! ```text
@@ -31,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
     let provider = provider.map_err(|error| format!("ports {token_port}, {api_port}: {error}"))?;
     let provider = Arc::new(provider);
     print_settings(&provider)?;
-    // Reading the standard input blocks its thread. The servers go on when it ends.
+    // Reading the standard input blocks its thread. The servers continue after its end.
     let input = Arc::clone(&provider);
     tokio::task::spawn_blocking(move || revoke_on_each_line(&input)).await??;
     future::pending().await

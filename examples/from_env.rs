@@ -1,4 +1,4 @@
-//! Gets a token of a provider that is configured in environment variables.
+//! Gets a token from a provider that is configured in environment variables.
 //!
 //! ```text
 //! export ORDERS_TOKEN_URL=https://auth.example.com/oauth2/token
