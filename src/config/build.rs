@@ -18,7 +18,7 @@ use super::{
 #[cfg(feature = "tonic")]
 use crate::replay::TonicBody;
 #[cfg(feature = "default-transport")]
-use crate::token_endpoint::DefaultTransport;
+use crate::token_endpoint::{Certificate, DefaultTransport, parse_certificates};
 use crate::{
     cache::{TokenCache, TokenCacheBuilder},
     error::{BoxError, ConfigError, SettingNames},
@@ -159,14 +159,12 @@ impl ProviderConfig {
                 TokenCache::builder(config.grant(endpoint?, names)?)
             }
             Source::StaticBearer { token } => {
-                let error = |reason: String| names.error("source.token", reason);
-                let token = StaticToken::bearer(&*token.read().map_err(error)?);
+                let token = StaticToken::bearer(&*token.read(names, "source.token")?);
                 TokenCache::builder(token.map_err(|cause| unusable(names, "source.token", &cause))?)
             }
             Source::StaticBasic { user, password } => {
-                let error = |reason: String| names.error("source.password", reason);
-                let token = StaticToken::basic(user, password.read().map_err(error)?);
-                let key = if is_plain(user) { "source.password" } else { "source.user" };
+                let token = StaticToken::basic(user, password.read(names, "source.password")?);
+                let key = if is_basic_user_name(user) { "source.password" } else { "source.user" };
                 TokenCache::builder(token.map_err(|cause| unusable(names, key, &cause))?)
             }
             Source::TokenFile { path, reread_after } => {
@@ -185,20 +183,18 @@ impl ProviderConfig {
     }
 }
 
-#[cfg(all(feature = "default-transport", feature = "webpki-roots"))]
-fn with_bundled_roots(pem: Option<&[u8]>, _: &KeyNames) -> Result<DefaultTransport, ConfigError> {
-    match pem {
-        Some(pem) => DefaultTransport::with_bundled_roots_trusting(pem),
-        None => DefaultTransport::with_bundled_roots(),
-    }
-}
-
-#[cfg(all(feature = "default-transport", not(feature = "webpki-roots")))]
-fn with_bundled_roots(_: Option<&[u8]>, names: &KeyNames) -> Result<DefaultTransport, ConfigError> {
-    Err(names.error(
-        "source.bundled_roots",
-        "needs root certificates in the program: enable the feature webpki-roots of tower-oauth",
-    ))
+#[cfg(feature = "default-transport")]
+fn with_bundled_roots(
+    certificates: Vec<Certificate>,
+    names: &KeyNames,
+) -> Result<DefaultTransport, ConfigError> {
+    DefaultTransport::with_bundled_roots_and(certificates).unwrap_or_else(|| {
+        Err(names.error(
+            "source.bundled_roots",
+            "needs root certificates in the program: enable the feature webpki-roots of \
+             tower-oauth",
+        ))
+    })
 }
 
 /// Calls a setter if there is a value for it.
@@ -224,7 +220,7 @@ fn unusable(names: &KeyNames, path: &str, error: &ConfigError) -> ConfigError {
 }
 
 /// Returns true if a text can be the user name of HTTP Basic (RFC 7617 §2).
-fn is_plain(text: &str) -> bool {
+fn is_basic_user_name(text: &str) -> bool {
     !text.contains(':') && !text.contains(char::is_control)
 }
 
@@ -268,14 +264,16 @@ impl ClientCredentialsSource {
         }
     }
 
-    /// Creates the ready-made transport.
+    /// Creates the ready-made transport. It has TLS for an `https` URL, and for a proxy.
     #[cfg(feature = "default-transport")]
     fn transport(&self, is_https: bool, names: &KeyNames) -> Result<DefaultTransport, ConfigError> {
-        let transport = match &self.ca_file {
-            Some(file) => self.transport_trusting(file, names)?,
-            None if !is_https => DefaultTransport::for_plain_http(),
-            None if self.bundled_roots => with_bundled_roots(None, names)?,
-            None => DefaultTransport::new()?,
+        let certificates = self.certificates(names)?;
+        let transport = if !is_https && self.proxy.is_none() {
+            DefaultTransport::for_plain_http()
+        } else if self.bundled_roots {
+            with_bundled_roots(certificates, names)?
+        } else {
+            DefaultTransport::trusting(certificates)?
         };
         match &self.proxy {
             None if self.no_proxy => Ok(transport.no_proxy()),
@@ -285,22 +283,20 @@ impl ClientCredentialsSource {
                     .error_about_keys("has both {source.proxy} and {source.no_proxy}: remove one"))
             }
             Some(url) => {
-                let error = |reason: String| names.error("source.proxy", reason);
-                let url = url.read().map_err(error)?;
-                transport.proxy_in_setting(&url, "proxy").map_err(|cause| match cause {
-                    ConfigError::Proxy { reason, .. } => error(reason.to_owned()),
+                let url = url.read(names, "source.proxy")?;
+                let setting = names.name(&["source", "proxy"]);
+                transport.proxy_in_setting(&url, setting).map_err(|cause| match cause {
+                    ConfigError::Proxy { reason, .. } => names.error("source.proxy", reason),
                     cause => cause,
                 })
             }
         }
     }
 
+    /// Reads the `ca_file`.
     #[cfg(feature = "default-transport")]
-    fn transport_trusting(
-        &self,
-        file: &str,
-        names: &KeyNames,
-    ) -> Result<DefaultTransport, ConfigError> {
+    fn certificates(&self, names: &KeyNames) -> Result<Vec<Certificate>, ConfigError> {
+        let Some(file) = &self.ca_file else { return Ok(Vec::new()) };
         let error = |reason| names.error("source.ca_file", reason);
         let pem = fs::read(file).map_err(|cause| {
             error(format!(
@@ -308,15 +304,7 @@ impl ClientCredentialsSource {
                  permissions"
             ))
         })?;
-        let transport = if self.bundled_roots {
-            with_bundled_roots(Some(&pem), names)
-        } else {
-            DefaultTransport::new_trusting(pem)
-        };
-        transport.map_err(|cause| match cause {
-            ConfigError::Certificates { .. } => error(format!("cannot be used: {cause}")),
-            cause => cause,
-        })
+        parse_certificates(&pem).map_err(|cause| error(format!("cannot be used: {cause}")))
     }
 
     /// Returns the path of a key that only the ready-made transport uses.
@@ -342,8 +330,7 @@ impl ClientCredentialsSource {
             grant = grant.resource(resource);
         }
         for (name, value) in &self.parameters {
-            let value = value.read();
-            let value = value.map_err(|reason| names.error("source.parameters", reason))?;
+            let value = value.read(names, "source.parameters")?;
             let error = |cause| unusable(names, "source.parameters", &cause);
             grant = grant.parameter(name, &**value).map_err(error)?;
         }
@@ -359,15 +346,12 @@ impl ClientCredentialsSource {
             .request_format(self.request_format)
             .response_format(self.response_format.build(names)?);
         for (name, value) in &self.headers {
-            let value = value.read();
-            let value = value.map_err(|reason| names.error("source.headers", reason))?;
+            let value = value.read(names, "source.headers")?;
             let error = |cause| unusable(names, "source.headers", &cause);
             endpoint = endpoint.header(name, &value).map_err(error)?;
         }
         for secret in &self.secrets {
-            let secret = secret.read();
-            let secret = secret.map_err(|reason| names.error("source.secrets", reason))?;
-            endpoint = endpoint.secret(&**secret);
+            endpoint = endpoint.secret(&**secret.read(names, "source.secrets")?);
         }
         endpoint = apply(endpoint, duration(self.timeout), TokenEndpoint::timeout);
         let lifetime = duration(self.default_lifetime);
@@ -389,8 +373,7 @@ impl ClientCredentialsSource {
 impl ClientAuthentication {
     fn build(&self, names: &KeyNames) -> Result<ClientAuth, ConfigError> {
         let secret = |secret: &ClientSecret| {
-            let error = |reason: String| names.error("source.client_auth.client_secret", reason);
-            secret.client_secret.read().map_err(error)
+            secret.client_secret.read(names, "source.client_auth.client_secret")
         };
         Ok(match self {
             Self::ClientSecretBasic(client) => {

@@ -16,7 +16,8 @@ use serde::{
 };
 use zeroize::Zeroizing;
 
-use crate::{log_text::url_text_without_secrets, token::Secret};
+use super::key_names::KeyNames;
+use crate::{error::ConfigError, log_text::url_text_without_secrets, token::Secret};
 
 /// A text that may be a secret: the text itself, or the name of an environment variable that
 /// contains it. The memory of the text is zeroed on drop.
@@ -66,20 +67,27 @@ pub(super) struct PositiveDuration(pub(super) Duration);
 pub(super) struct Status(pub(super) StatusCode);
 
 impl Hidden {
-    /// Returns the text, and reads the variable if there is one. Fails with the reason.
-    pub(super) fn read(&self) -> Result<Zeroizing<String>, String> {
+    /// Returns the text, and reads the variable if there is one. The error names the key `path`.
+    pub(super) fn read(
+        &self,
+        names: &KeyNames,
+        path: &str,
+    ) -> Result<Zeroizing<String>, ConfigError> {
         match self {
             Self::Text(text) => Ok(text.clone()),
-            Self::Variable(name) => content_of_variable(name, env::var(name)),
+            Self::Variable(name) => content_of_variable(name, env::var(name))
+                .map_err(|reason| names.error(path, reason)),
         }
     }
 }
 
 impl SecretPlace {
-    /// Returns the secret, and reads the variable if there is one. Fails with the reason.
-    pub(super) fn read(&self) -> Result<Secret, String> {
+    /// Returns the secret, and reads the variable if there is one. The error names the key `path`.
+    pub(super) fn read(&self, names: &KeyNames, path: &str) -> Result<Secret, ConfigError> {
         match self {
-            Self::Hidden(hidden) => hidden.read().map(|text| Secret::from(text.as_str())),
+            Self::Hidden(hidden) => {
+                hidden.read(names, path).map(|text| Secret::from(text.as_str()))
+            }
             Self::File(path) => Ok(Secret::from_file(path)),
         }
     }
@@ -95,7 +103,9 @@ fn content_of_variable(
         Err(VarError::NotPresent) => "is not set",
         Err(VarError::NotUnicode(_)) => "is not UTF-8",
     };
-    Err(format!("names the environment variable {name}, which {problem}: set it to the secret"))
+    Err(format!(
+        "names the environment variable {name}, which {problem}: set it to the value of the key"
+    ))
 }
 
 impl<'de> Deserialize<'de> for Hidden {

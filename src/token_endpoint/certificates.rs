@@ -10,13 +10,13 @@ use rustls::{
 
 use crate::error::ConfigError;
 
-pub(super) type Certificate = CertificateDer<'static>;
+pub(crate) type Certificate = CertificateDer<'static>;
 
 const BEGIN: &str = "-----BEGIN ";
 
 /// Reads the certificates in `pem`, and checks that each can be a trust anchor. No error shows the
 /// content of `pem`, which may be a private key.
-pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
+pub(crate) fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
     let error = |problem: String| ConfigError::Certificates {
         reason: format!("{problem}; provide them as PEM, with BEGIN CERTIFICATE lines"),
     };

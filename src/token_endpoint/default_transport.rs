@@ -189,7 +189,7 @@ impl DefaultTransport {
     pub(crate) fn proxy_in_setting(
         self,
         url: &str,
-        setting: &'static str,
+        setting: impl Into<String>,
     ) -> Result<Self, ConfigError> {
         let proxy = Proxy::parse(url, setting)?;
         Ok(Self::with_connector(self.connector.with_proxies(Proxies::Always(proxy))))
@@ -201,8 +201,21 @@ impl DefaultTransport {
         Self::with_connector(self.connector.with_proxies(Proxies::None))
     }
 
-    pub(super) fn trusting(certificates: Vec<Certificate>) -> Result<Self, ConfigError> {
+    pub(crate) fn trusting(certificates: Vec<Certificate>) -> Result<Self, ConfigError> {
         Self::with_roots(Roots::DEFAULT, certificates)
+    }
+
+    /// Returns `None` without the feature `webpki-roots`.
+    pub(crate) fn with_bundled_roots_and(
+        certificates: Vec<Certificate>,
+    ) -> Option<Result<Self, ConfigError>> {
+        #[cfg(feature = "webpki-roots")]
+        return Some(Self::with_roots(Roots::Bundled, certificates));
+        #[cfg(not(feature = "webpki-roots"))]
+        {
+            drop(certificates);
+            None
+        }
     }
 
     fn with_roots(roots: Roots, extra: Vec<Certificate>) -> Result<Self, ConfigError> {

@@ -64,6 +64,8 @@ mod token_response;
 mod token_url;
 mod transport;
 
+#[cfg(all(feature = "config", feature = "default-transport"))]
+pub(crate) use certificates::{Certificate, parse_certificates};
 pub use client_auth::ClientAuth;
 #[cfg(feature = "default-transport")]
 pub use default_transport::DefaultTransport;

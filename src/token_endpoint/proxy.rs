@@ -21,14 +21,15 @@ pub(super) struct Proxy {
     /// Scheme, host and port.
     url: Uri,
     authorization: Option<HeaderValue>,
-    setting: &'static str,
+    setting: String,
 }
 
 impl Proxy {
     /// Reads a URL such as `http://user:password@proxy.example.com:3128`. No error shows it, because
     /// it may contain a password.
-    pub(super) fn parse(url: &str, setting: &'static str) -> Result<Self, ConfigError> {
-        let error = |reason| ConfigError::Proxy { setting: setting.to_owned(), reason };
+    pub(super) fn parse(url: &str, setting: impl Into<String>) -> Result<Self, ConfigError> {
+        let setting = setting.into();
+        let error = |reason| ConfigError::Proxy { setting: setting.clone(), reason };
         // hyper-util parses the URL of a proxy only within a matcher. This one returns the proxy
         // for every server.
         let matcher = Matcher::builder().all(url.trim()).build();

@@ -103,7 +103,9 @@ fn webpki_verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
     roots.add_parsable_certificates(extra.iter().cloned());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    Ok(verifier.map_err(|error| unusable_provider(&error))?)
+    Ok(verifier.map_err(|error| ConfigError::Tls {
+        reason: format!("{error}; check the certificates to trust"),
+    })?)
 }
 
 #[cfg(feature = "platform-verifier")]

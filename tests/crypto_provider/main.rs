@@ -130,7 +130,7 @@ fn bundled_roots_replace_those_of_the_platform() {
         // Elsewhere, the variable has no effect.
         if cfg!(target_os = "linux") {
             let message = default.unwrap_err().to_string();
-            assert!(message.contains("DefaultTransport::with_bundled_roots"), "{message}");
+            assert!(message.contains("feature webpki-roots"), "{message}");
         }
     } else if HAS_ROOTS {
         default.unwrap();

@@ -382,8 +382,12 @@ mod configured {
     use crate::support::TempFile;
 
     fn config(source: &str) -> ProviderConfig {
+        config_for(URL, source)
+    }
+
+    fn config_for(url: &str, source: &str) -> ProviderConfig {
         let config = format!(
-            "[source]\ntoken_url = '{URL}'\n{source}\n[source.client_auth]\nclient_id = 'id'\n\
+            "[source]\ntoken_url = '{url}'\n{source}\n[source.client_auth]\nclient_id = 'id'\n\
              client_secret = 'S3CRET'"
         );
         toml::from_str(&config).unwrap()
@@ -410,7 +414,17 @@ mod configured {
         let refused = Proxy::start(Behavior::Answer("HTTP/1.1 403 no\r\n\r\n".into())).await;
         let cache = config(&format!("proxy = '{}'", refused.url())).token_cache().unwrap();
         let message = cache.token().await.unwrap_err().to_string();
-        assert!(message.contains(&format!("{} (proxy)", refused.address)), "{message}");
+        assert!(message.contains(&format!("{} (source.proxy)", refused.address)), "{message}");
+    }
+
+    #[tokio::test]
+    async fn key_of_the_proxy_counts_for_a_plain_http_url() {
+        let server = Server::start(None).await;
+        let proxy = Proxy::start(Behavior::Tunnel(server.address)).await;
+        let source = format!("danger_plain_http = true\nproxy = '{}'", proxy.url());
+        let cache = config_for("http://as.test/token", &source).token_cache().unwrap();
+        assert_eq!(cache.token().await.unwrap().expose_secret(), "T0KEN");
+        assert_eq!(proxy.requests().len(), 1);
     }
 
     #[test]
