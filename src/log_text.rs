@@ -12,15 +12,15 @@ pub(crate) fn url_without_query(url: &Uri) -> String {
     cut(without_query(&printable(&url.to_string())))
 }
 
-/// Returns the [part](url_text_part) of a text that can be shown, [printable] and [cut]. The text
+/// Returns the [part](shown_part_of_url) of a text that can be shown, [printable] and [cut]. The text
 /// is meant to be a URL.
 pub(crate) fn url_text_without_secrets(text: &str) -> String {
-    cut(&url_text_part(&printable(text)))
+    cut(&shown_part_of_url(&printable(text)))
 }
 
 /// Returns the part of a text that can be shown: the part after the last `@` and before the first
 /// `?` or `#`, with the scheme. The text is meant to be a URL, but may be invalid.
-pub(crate) fn url_text_part(text: &str) -> String {
+pub(crate) fn shown_part_of_url(text: &str) -> String {
     let schemes = ["https://", "http://"];
     let scheme = schemes.into_iter().find(|scheme| text.starts_with(scheme)).unwrap_or("");
     let rest = text[scheme.len()..].rsplit('@').next().unwrap_or_default();

@@ -7,7 +7,7 @@ use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-use crate::log_text::{cut, printable, printable_char, url_text_part, without_query};
+use crate::log_text::{cut, printable, printable_char, shown_part_of_url, without_query};
 
 /// The size of the smallest secret that is replaced. A text with a smaller one is withheld.
 pub(crate) const MIN_REPLACED_BYTES: usize = 4;
@@ -58,10 +58,10 @@ impl Redactor {
         self.clean_part(&url.to_string(), |text| without_query(text).to_owned())
     }
 
-    /// Returns the [part](url_text_part) of a text that can be shown, [cleaned](Self::clean). The
+    /// Returns the [part](shown_part_of_url) of a text that can be shown, [cleaned](Self::clean). The
     /// text is meant to be a URL.
     pub(crate) fn clean_url_text(&self, text: &str) -> String {
-        self.clean_part(text, url_text_part)
+        self.clean_part(text, shown_part_of_url)
     }
 
     /// Returns the part of a text that `part` chooses, cleaned. Secrets are replaced before, because

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    exchange::{HttpService, exchange},
+    exchange::{CarrierService, exchange},
     request_error::RequestError,
 };
 use crate::{layer::OAuthLayer, replay::ReqwestBody, service::OAuth};
@@ -21,7 +21,7 @@ use crate::{layer::OAuthLayer, replay::ReqwestBody, service::OAuth};
 /// token and the connections.
 #[derive(Clone, Debug)]
 pub struct OAuthClient {
-    pub(super) service: OAuth<HttpService<Client>, ReqwestBody>,
+    pub(super) service: OAuth<CarrierService<Client>, ReqwestBody>,
 }
 
 impl OAuthClient {
@@ -56,7 +56,7 @@ impl OAuthClient {
         client: Client,
         oauth: OAuthLayer<impl Into<ReqwestBody>>,
     ) -> Self {
-        Self { service: oauth.convert_replay().layer(HttpService(client)) }
+        Self { service: oauth.convert_replay().layer(CarrierService(client)) }
     }
 
     /// Returns the inner client, to build requests with it. A request that the inner client sends

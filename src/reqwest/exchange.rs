@@ -22,7 +22,7 @@ use crate::{error::BoxError, replay::ReqwestBody, service::OAuth};
 
 /// Sends a request through `service` and returns its response.
 pub(super) async fn exchange<S>(
-    mut service: OAuth<HttpService<S>, ReqwestBody>,
+    mut service: OAuth<CarrierService<S>, ReqwestBody>,
     mut request: Request,
 ) -> Result<Response, BoxError>
 where
@@ -47,9 +47,11 @@ where
 
 /// A service for carriers over a service for requests of reqwest.
 #[derive(Clone, Debug)]
-pub(super) struct HttpService<S>(pub(super) S);
+pub(super) struct CarrierService<S>(pub(super) S);
 
-impl<S: Service<Request, Response = Response>> Service<http::Request<Request>> for HttpService<S> {
+impl<S: Service<Request, Response = Response>> Service<http::Request<Request>>
+    for CarrierService<S>
+{
     type Response = http::Response<ResponseBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
@@ -66,7 +68,7 @@ impl<S: Service<Request, Response = Response>> Service<http::Request<Request>> f
 }
 
 pin_project! {
-    /// The response future of an [`HttpService`].
+    /// The response future of an [`CarrierService`].
     pub(super) struct ResponseFuture<F> {
         #[pin]
         response: F,

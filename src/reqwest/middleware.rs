@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     client::OAuthClient,
-    exchange::{HttpService, exchange},
+    exchange::{CarrierService, exchange},
     request_error::RequestError,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 /// both attempts of a request. Middleware outside of it sees one request.
 #[derive(Clone, Debug)]
 pub struct OAuthMiddleware {
-    service: OAuth<HttpService<Client>, ReqwestBody>,
+    service: OAuth<CarrierService<Client>, ReqwestBody>,
 }
 
 impl OAuthClient {
@@ -80,7 +80,7 @@ impl Middleware for OAuthMiddleware {
         // Copied and not taken: the caller may drop this future and continue to use its extensions.
         let copy = Arc::new(Mutex::new(extensions.clone()));
         let next = NextService { next, extensions: Arc::clone(&copy) };
-        let result = exchange(self.service.over(HttpService(next)), request).await;
+        let result = exchange(self.service.over(CarrierService(next)), request).await;
         *extensions = mem::take(&mut *lock(&copy));
         result.map_err(|error| match error.downcast::<Error>() {
             Ok(error) => *error,

@@ -5,11 +5,11 @@ use std::{fmt, io, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    api_requests::ApiRequests,
+    api_responder::ApiResponder,
     fake_endpoint::FakeEndpoint,
     issued_tokens::IssuedTokens,
     server::Server,
-    token_requests::{self, Client, Settings, TokenRequests},
+    token_responder::{self, Client, Settings, TokenResponder},
 };
 
 /// An authorization server with one client, and an API that accepts its tokens. Both are real
@@ -67,8 +67,8 @@ use super::{
 /// # fn main() {}
 /// ```
 pub struct FakeProvider {
-    token_requests: TokenRequests,
-    api_requests: ApiRequests,
+    token_responder: TokenResponder,
+    api_responder: ApiResponder,
     token_endpoint: FakeEndpoint,
     api: FakeEndpoint,
     token_server: Server,
@@ -110,7 +110,7 @@ impl FakeProvider {
     /// Returns the URL of the token endpoint, such as `http://127.0.0.1:40123/token`.
     #[must_use]
     pub fn token_url(&self) -> String {
-        format!("http://{}{}", self.token_server.address, token_requests::PATH)
+        format!("http://{}{}", self.token_server.address, token_responder::PATH)
     }
 
     /// Returns the origin of the API, such as `http://127.0.0.1:40124`. Every path is valid.
@@ -134,43 +134,43 @@ impl FakeProvider {
     /// Sets the lifetime of the tokens that are issued from now on. The token response has it in
     /// whole seconds. Default: [`DEFAULT_LIFETIME`](Self::DEFAULT_LIFETIME).
     pub fn set_lifetime(&self, lifetime: Duration) {
-        self.token_requests.settings.send_modify(|settings| settings.lifetime = lifetime);
+        self.token_responder.settings.send_modify(|settings| settings.lifetime = lifetime);
     }
 
     /// Sets the scope that is granted from now on, whatever is requested. Default: the requested
     /// scope.
     pub fn set_scope(&self, scope: impl Into<String>) {
         let scope = Some(scope.into());
-        self.token_requests.settings.send_modify(|settings| settings.scope = scope);
+        self.token_responder.settings.send_modify(|settings| settings.scope = scope);
     }
 
     /// Issues a token without a token request, such as for a token response of your own.
     #[must_use]
     pub fn issue(&self, lifetime: Duration) -> String {
-        self.api_requests.tokens.issue(lifetime)
+        self.api_responder.tokens.issue(lifetime)
     }
 
     /// Revokes a token: the API answers 401 to it from now on.
     pub fn revoke(&self, token: &str) {
-        self.api_requests.tokens.revoke(token);
+        self.api_responder.tokens.revoke(token);
     }
 
     /// Revokes all tokens that were issued so far.
     pub fn revoke_all(&self) {
-        self.api_requests.tokens.revoke_all();
+        self.api_responder.tokens.revoke_all();
     }
 
     /// Ends the lifetime of all tokens that were issued so far. The client does not know of it, as
     /// if the clocks differed.
     pub fn expire_all(&self) {
-        self.api_requests.tokens.expire_all();
+        self.api_responder.tokens.expire_all();
     }
 
     /// Returns the paths of the API requests that were rejected because of their token, in order. A
     /// response of [`FakeEndpoint::respond_next`] does not count.
     #[must_use]
     pub fn rejected_paths(&self) -> Vec<String> {
-        self.api_requests.rejected_paths.borrow().clone()
+        self.api_responder.rejected_paths.borrow().clone()
     }
 }
 
@@ -228,18 +228,18 @@ impl FakeProviderBuilder {
         let (token_endpoint, api) = (FakeEndpoint::default(), FakeEndpoint::default());
         let tokens = IssuedTokens::default();
         let settings = Settings { lifetime: FakeProvider::DEFAULT_LIFETIME, scope: None };
-        let token_requests = TokenRequests {
+        let token_responder = TokenResponder {
             client: self.client,
             tokens: tokens.clone(),
             settings: watch::Sender::new(settings),
         };
-        let api_requests = ApiRequests { tokens, rejected_paths: watch::Sender::default() };
+        let api_responder = ApiResponder { tokens, rejected_paths: watch::Sender::default() };
         let token_server =
-            Server::start(self.token_port, token_endpoint.clone(), token_requests.clone()).await?;
-        let api_server = Server::start(self.api_port, api.clone(), api_requests.clone()).await?;
+            Server::start(self.token_port, token_endpoint.clone(), token_responder.clone()).await?;
+        let api_server = Server::start(self.api_port, api.clone(), api_responder.clone()).await?;
         Ok(FakeProvider {
-            token_requests,
-            api_requests,
+            token_responder,
+            api_responder,
             token_endpoint,
             api,
             token_server,

@@ -13,7 +13,7 @@
 //! and their tokens can be guessed.
 
 mod answer;
-mod api_requests;
+mod api_responder;
 mod fake_endpoint;
 mod fake_provider;
 mod fake_wall_clock;
@@ -21,7 +21,7 @@ mod issued_tokens;
 mod messages;
 mod scripted_source;
 mod server;
-mod token_requests;
+mod token_responder;
 
 pub use answer::Answer;
 pub use fake_endpoint::{FakeEndpoint, Hold};

@@ -21,13 +21,13 @@ const GRPC_MESSAGE: &str = "grpc-message";
 
 /// The responder of the API. Clones share its state.
 #[derive(Clone)]
-pub(super) struct ApiRequests {
+pub(super) struct ApiResponder {
     pub(super) tokens: IssuedTokens,
     /// The paths of the requests that were rejected because of their token.
     pub(super) rejected_paths: watch::Sender<Vec<String>>,
 }
 
-impl Respond for ApiRequests {
+impl Respond for ApiResponder {
     /// Checks the token (RFC 6750 §2.1), and returns the body of the request as that of the
     /// response.
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {

@@ -19,7 +19,7 @@ pub(super) const PATH: &str = "/token";
 
 /// The responder of the token endpoint. Clones share its tokens and its settings.
 #[derive(Clone)]
-pub(super) struct TokenRequests {
+pub(super) struct TokenResponder {
     pub(super) client: Client,
     pub(super) tokens: IssuedTokens,
     pub(super) settings: watch::Sender<Settings>,
@@ -43,7 +43,7 @@ pub(super) struct Settings {
 /// The parameters of a request. None is empty or repeated.
 type Form = HashMap<String, String>;
 
-impl Respond for TokenRequests {
+impl Respond for TokenResponder {
     /// Answers a token request with the client credentials grant (RFC 6749 §4.4).
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let basic = credentials(&request, "Basic").map(str::to_owned);
@@ -55,7 +55,7 @@ impl Respond for TokenRequests {
     }
 }
 
-impl TokenRequests {
+impl TokenResponder {
     async fn issue(
         &self,
         basic: Option<&str>,
