@@ -133,21 +133,30 @@ async fn connect(
 
     let invalid = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
     let mut answer = Vec::new();
-    let end = loop {
-        // The end of the head may begin with the last bytes of the previous part.
-        let searched = answer.len().saturating_sub(END_OF_HEAD.len() - 1);
+    // The start of the current head, and of the bytes in which its end was not searched yet.
+    let (mut start, mut searched) = (0, 0);
+    let (status, end) = loop {
+        let mut rest = answer[searched..].windows(END_OF_HEAD.len());
+        if let Some(position) = rest.position(|bytes| bytes == END_OF_HEAD) {
+            let end = searched + position + END_OF_HEAD.len();
+            let status = status(&answer[start..]);
+            let status = status.ok_or_else(|| invalid("its answer is not HTTP"))?;
+            if !status.is_informational() {
+                break (status, end);
+            }
+            // An interim response: the final one follows (RFC 9110 §15.2).
+            (start, searched) = (end, end);
+            continue;
+        }
         if answer.len() > MAX_ANSWER_BYTES {
             return Err(invalid("its answer is too large"));
         }
+        // The end of the head may begin with the last bytes that are there.
+        searched = start.max(answer.len().saturating_sub(END_OF_HEAD.len() - 1));
         if stream.read_buf(&mut answer).await? == 0 {
             return Err(invalid("it closed the connection"));
         }
-        let mut rest = answer[searched..].windows(END_OF_HEAD.len());
-        if let Some(position) = rest.position(|bytes| bytes == END_OF_HEAD) {
-            break searched + position + END_OF_HEAD.len();
-        }
     };
-    let status = status(&answer).ok_or_else(|| invalid("its answer is not HTTP"))?;
     // With TLS and with HTTP, the server sends nothing before the client does.
     if status.is_success() && answer.len() > end {
         return Err(invalid("its answer continues after its head"));

@@ -33,7 +33,7 @@ const NAMED: &str = "(DefaultTransport::proxy)";
 enum Behavior {
     /// Opens a tunnel to this server, whatever the request says.
     Tunnel(SocketAddr),
-    /// Does the same, and sends its answer one byte at a time.
+    /// Does the same after an interim response, and sends one byte at a time.
     SlowTunnel(SocketAddr),
     /// Sends this answer and closes the connection.
     Answer(String),
@@ -86,7 +86,8 @@ impl Proxy {
                 server
             }
             Behavior::SlowTunnel(server) => {
-                for byte in opened.bytes() {
+                let interim = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n";
+                for byte in interim.bytes().chain(opened.bytes()) {
                     stream.write_all(&[byte]).await.unwrap();
                     stream.flush().await.unwrap();
                     tokio::task::yield_now().await;
