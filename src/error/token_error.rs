@@ -80,7 +80,8 @@ pub(crate) struct ErrorResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenErrorKind {
-    /// The client is configured in a way that cannot work. Correct its configuration.
+    /// The client is configured in a way that cannot work, or its proxy refuses the connection.
+    /// Correct the configuration.
     Configuration,
     /// The token endpoint could not be reached, or the connection broke: DNS, connect, TLS, reset.
     Transport,

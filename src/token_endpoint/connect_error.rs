@@ -23,6 +23,18 @@ pub(super) fn is_connect_retryable(error: &(dyn Error + 'static)) -> bool {
         && !proxy_error(error).is_some_and(ProxyError::is_permanent)
 }
 
+/// Returns true if a proxy cannot be used until it, or its setting, is changed.
+#[cfg(feature = "default-transport")]
+pub(super) fn is_refused_by_proxy(error: &(dyn Error + 'static)) -> bool {
+    proxy_error(error).is_some_and(ProxyError::is_refusal)
+}
+
+/// Without the feature `default-transport`, the type of the error is not known.
+#[cfg(not(feature = "default-transport"))]
+pub(super) fn is_refused_by_proxy(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
 /// Returns true if the error is one of TLS.
 #[cfg(feature = "default-transport")]
 pub(super) fn is_tls_error(error: &(dyn Error + 'static)) -> bool {

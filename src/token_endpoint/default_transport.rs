@@ -96,6 +96,10 @@ use crate::error::{BoxError, ConfigError};
 ///   `HTTP_PROXY` is not read. A proxy that is named with [`proxy`](Self::proxy) is used, except to
 ///   this machine.
 /// - An error names the proxy by its host and port. Its password is never shown.
+/// - An answer such as 407, and a variable that cannot be used, are errors of kind
+///   [`Configuration`](crate::TokenErrorKind::Configuration), which is
+///   [final](crate::TokenError::is_final). A proxy may block a user name after a few wrong
+///   passwords.
 #[derive(Clone)]
 pub struct DefaultTransport {
     connector: Connector,

@@ -32,11 +32,18 @@ pub(super) enum ProxyProblem {
 impl ProxyError {
     /// Returns true if another attempt would fail as well.
     pub(super) fn is_permanent(&self) -> bool {
+        let is_tls_error =
+            matches!(self.problem, ProxyProblem::Unreachable { is_tls_error: true, .. });
+        is_tls_error || self.is_refusal()
+    }
+
+    /// Returns true if the proxy refuses the connection, or cannot be asked for one because of its
+    /// setting.
+    pub(super) fn is_refusal(&self) -> bool {
         match &self.problem {
             ProxyProblem::Setting(_) => true,
-            ProxyProblem::Unreachable { is_tls_error, .. } => *is_tls_error,
-            ProxyProblem::Timeout(_) | ProxyProblem::InvalidAnswer { .. } => false,
             ProxyProblem::Refused { status, .. } => !is_transient_status(*status),
+            _ => false,
         }
     }
 

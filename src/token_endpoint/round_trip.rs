@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    connect_error::is_connect_retryable,
+    connect_error::{is_connect_retryable, is_refused_by_proxy},
     transport::{MAX_RESPONSE_BYTES, ResponseBody, Transport},
 };
 use crate::{
@@ -101,7 +101,7 @@ impl RoundTrip {
                 Ok(response)
             }
             Err(error) => {
-                span.end(Some(TokenErrorKind::Transport.as_str()));
+                span.end(Some(kind_of_failure(&*error).as_str()));
                 Err(error)
             }
         }
@@ -132,7 +132,17 @@ async fn read_body(
 
 fn request_failed(cause: BoxError, redactor: &Redactor) -> TokenError {
     let message = format!("the request failed: {}", root_cause(&*cause, redactor));
-    with_clean_source(TokenError::new(TokenErrorKind::Transport, message), cause, redactor)
+    with_clean_source(TokenError::new(kind_of_failure(&*cause), message), cause, redactor)
+}
+
+/// Returns the kind of an error of the transport. The refusal of a proxy has a final one: further
+/// attempts with a wrong password may block its user name.
+fn kind_of_failure(error: &(dyn Error + 'static)) -> TokenErrorKind {
+    if is_refused_by_proxy(error) {
+        TokenErrorKind::Configuration
+    } else {
+        TokenErrorKind::Transport
+    }
 }
 
 /// Adds the cause as the source, unless a text of its chain contains a secret: some clients put the

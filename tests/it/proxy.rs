@@ -19,8 +19,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tower_oauth::{
-    ClientAuth, ConfigError, DefaultTransport, Issuer, TokenEndpoint, TokenErrorKind, TokenRequest,
-    TokenUrl,
+    ClientAuth, ConfigError, DefaultTransport, Issuer, TokenEndpoint, TokenError, TokenErrorKind,
+    TokenRequest, TokenUrl,
 };
 
 use crate::{loopback::json, support::lock, tls::Authority};
@@ -163,23 +163,30 @@ fn trusting(authority: &Authority) -> DefaultTransport {
     DefaultTransport::new_trusting(&authority.pem).unwrap()
 }
 
-/// Sends a token request. Returns the token, or the error with all its sources and its `Debug`
-/// text.
-async fn fetch(url: TokenUrl, transport: DefaultTransport) -> Result<String, String> {
+/// Sends a token request and returns the token.
+async fn request_token(url: TokenUrl, transport: DefaultTransport) -> Result<String, TokenError> {
     let endpoint = TokenEndpoint::with_transport(url, auth(), transport).unwrap();
-    match endpoint.send(TokenRequest::new("client_credentials")).await {
-        Ok(response) => Ok(response.access_token().expose_secret().to_owned()),
-        Err(error) => {
-            assert_eq!(error.kind(), TokenErrorKind::Transport, "{error}");
-            let mut shown = format!("{error}\n{error:?}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                write!(shown, "\n{cause}\n{cause:?}").unwrap();
-                source = cause.source();
-            }
-            Err(shown)
-        }
+    let response = endpoint.send(TokenRequest::new("client_credentials")).await?;
+    Ok(response.access_token().expose_secret().to_owned())
+}
+
+/// Does the same. Returns an error of kind `Transport` as [`shown`].
+async fn fetch(url: TokenUrl, transport: DefaultTransport) -> Result<String, String> {
+    request_token(url, transport).await.map_err(|error| {
+        assert_eq!(error.kind(), TokenErrorKind::Transport, "{error}");
+        shown(&error)
+    })
+}
+
+/// Returns an error with all its sources, and its `Debug` text.
+fn shown(error: &TokenError) -> String {
+    let mut shown = format!("{error}\n{error:?}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        write!(shown, "\n{cause}\n{cause:?}").unwrap();
+        source = cause.source();
     }
+    shown
 }
 
 fn url(url: &str) -> TokenUrl {
@@ -284,7 +291,7 @@ async fn last_proxy_setter_counts() {
     assert_eq!((unused.requests().len(), proxy.requests().len()), (0, 2));
 }
 
-/// A refusal is not repeated: a proxy may block a user name after a few wrong passwords.
+/// A refusal is final and not repeated: a proxy may block a user name after a few wrong passwords.
 #[tokio::test]
 async fn each_failure_of_a_proxy_has_its_own_advice() {
     let answer = |status| format!("HTTP/1.1 {status}\r\nproxy-authenticate: Basic\r\n\r\nbody");
@@ -314,7 +321,9 @@ async fn each_failure_of_a_proxy_has_its_own_advice() {
         let proxy = Proxy::start(Behavior::Answer(answer)).await;
         let transport = trusting(&Authority::new());
         let transport = transport.proxy(&format!("http://{user}{}", proxy.address)).unwrap();
-        let error = fetch(url(URL), transport).await.unwrap_err();
+        let error = request_token(url(URL), transport).await.unwrap_err();
+        assert_eq!(error.is_final(), attempts == 1, "{error}");
+        let error = shown(&error);
         let place = format!("the proxy {} {NAMED} opened no tunnel", proxy.address);
         for part in [place.as_str(), what, advice] {
             assert!(error.contains(part), "{part}: {error}");
@@ -466,7 +475,7 @@ async fn environment_names_the_proxy_and_the_exceptions() {
         let endpoint = TokenEndpoint::new_trusting(token_url, auth(), pem).unwrap();
         match endpoint.send(TokenRequest::new("client_credentials")).await {
             Ok(response) => println!("token: {}", response.access_token().expose_secret()),
-            Err(error) => println!("error: {error}"),
+            Err(error) => println!("error: {error} [{:?}]", error.kind()),
         }
         return;
     }
@@ -490,7 +499,7 @@ async fn environment_names_the_proxy_and_the_exceptions() {
         (
             &[("HTTPS_PROXY", "socks5://me:pr0xy@p.test")],
             false,
-            "correct the environment variable, or exempt",
+            "exempt this server from the proxy with NO_PROXY [Configuration]",
         ),
     ] {
         let mut child = Command::new(env::current_exe().unwrap());
