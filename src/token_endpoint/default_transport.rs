@@ -89,7 +89,8 @@ use crate::error::{BoxError, ConfigError};
 ///   The port is 80 or 443 if there is none. A variable that cannot be used is an error of each
 ///   request that would need it: no request bypasses the proxy because of a typing error.
 /// - `NO_PROXY` is a list, separated by commas. `example.com` and `.example.com` are the server and
-///   all its subdomains, `10.0.0.0/8` is a network, and `*` is everything.
+///   all its subdomains, `10.0.0.0/8` is a network, and `*` is everything. IPv6 addresses have no
+///   brackets. Ports are not supported: an item with a port exempts no server.
 /// - The proxy opens a tunnel (`CONNECT`, RFC 9110 §9.3.6). TLS is end to end: the proxy sees the
 ///   host and the port of the server, and no secret of this crate except its own password.
 /// - `http` URLs never use a proxy of the environment: the proxy would see the client secret.

@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn exempt_plain_and_local_requests_bypass_the_environment() {
         let proxy = ("ALL_PROXY", "p.test");
-        let exempt = "as.test, 10.0.0.0/8,.b.test,::2";
+        let exempt = "as.test, 10.0.0.0/8,.b.test,::2,c.test:8443";
         let upper = environment(&[proxy, ("NO_PROXY", exempt), ("no_proxy", "c.test")]);
         let lower = environment(&[proxy, ("no_proxy", exempt)]);
         for (url, is_proxied) in [
@@ -196,6 +196,7 @@ mod tests {
             ("https://x.as.test/", false),
             ("https://x.b.test/", false),
             ("https://10.1.2.3/", false),
+            ("https://c.test:8443/", true),
             ("https://[::2]:8443/", false),
             ("https://localhost/", false),
             ("https://127.0.0.9:8443/", false),
