@@ -53,11 +53,16 @@ async fn fetch(
     source: &dyn DynTokenSource,
     limit: Duration,
 ) -> Result<AccessToken, TokenError> {
-    let mut fetch = pin!(timeout(limit, source.fetch_boxed(guard.context())));
-    let fetch = poll_fn(|cx| {
-        let poll = AssertUnwindSafe(|| fetch.as_mut().poll(cx));
-        catch_unwind(poll).unwrap_or_else(|_panic| Poll::Ready(Ok(Err(panicked()))))
-    });
+    let fetch = timeout(limit, source.fetch_boxed(guard.context()));
+    // The block owns the future of the source, which is therefore dropped within the span as well.
+    let fetch = async move {
+        let mut fetch = pin!(fetch);
+        let fetch = poll_fn(|cx| {
+            let poll = AssertUnwindSafe(|| fetch.as_mut().poll(cx));
+            catch_unwind(poll).unwrap_or_else(|_panic| Poll::Ready(Ok(Err(panicked()))))
+        });
+        fetch.await
+    };
     let mut fetch = pin!(guard.instrument(fetch));
     let mut until_closed = pin!(guard.closed());
     let fetched = poll_fn(|cx| match until_closed.as_mut().poll(cx) {

@@ -304,7 +304,7 @@ mod tracing {
     };
 
     use super::{CHAPTER, run_alone, run_history};
-    use tower_oauth::{OAuth, Origins};
+    use tower_oauth::{OAuth, Origins, TokenCache, source_fn};
 
     use crate::support::{API, Body, CapturedLog, TestSetup, get, lock};
 
@@ -487,6 +487,40 @@ mod tracing {
         let refreshed = line("token refreshed");
         let span = "INFO token_refresh{cache=\"orders\" reason=\"first\"}: tower_oauth:";
         assert!(refreshed.contains(span), "{refreshed}");
+    }
+
+    /// The future of a source may log when it is dropped.
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_fetch_is_dropped_in_the_refresh_span() {
+        struct LogsItsDrop;
+
+        impl Drop for LogsItsDrop {
+            fn drop(&mut self) {
+                tracing::info!("dropped");
+            }
+        }
+
+        let _alone = run_alone().await;
+        let log = CapturedLog::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let cache = TokenCache::new(source_fn(|_| async {
+            let _logs = LogsItsDrop;
+            std::future::pending().await
+        }));
+        let mut token = tokio_test::task::spawn(cache.token());
+        assert!(token.poll().is_pending());
+        tokio::task::yield_now().await;
+        cache.close();
+        tokio::task::yield_now().await;
+        drop(guard);
+        let log = log.text();
+        let line = log.lines().find(|line| line.ends_with("dropped")).unwrap();
+        assert!(line.contains("token_refresh{"), "{line}");
     }
 
     #[tokio::test(start_paused = true)]
