@@ -98,7 +98,8 @@ impl HttpSpan {
 #[cfg(feature = "tracing")]
 impl Drop for HttpSpan {
     fn drop(&mut self) {
-        if !self.is_ended {
+        // During a panic nothing is recorded: the subscriber may be the code that panicked.
+        if !self.is_ended && !std::thread::panicking() {
             self.record_error("cancelled");
         }
     }

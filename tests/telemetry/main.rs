@@ -293,10 +293,13 @@ mod opentelemetry;
 mod tracing {
     use std::{
         collections::BTreeSet,
+        convert::Infallible,
         fmt::Write,
         sync::{Arc, Mutex},
     };
 
+    use bytes::Bytes;
+    use http_body_util::Full;
     use tracing::{
         Metadata, Subscriber,
         field::{Field, Visit},
@@ -304,7 +307,10 @@ mod tracing {
     };
 
     use super::{CHAPTER, run_alone, run_history};
-    use tower_oauth::{OAuth, Origins, TokenCache, source_fn};
+    use tower_oauth::{
+        ClientAuth, ClientCredentials, OAuth, Origins, TokenCache, TokenEndpoint, TokenErrorKind,
+        source_fn,
+    };
 
     use crate::support::{API, Body, CapturedLog, TestSetup, get, lock};
 
@@ -523,6 +529,39 @@ mod tracing {
         assert!(line.contains("token_refresh{"), "{line}");
     }
 
+    /// A subscriber that panics once more while a panic unwinds would abort the process.
+    #[tokio::test(start_paused = true)]
+    async fn panic_of_the_subscriber_is_an_error_of_the_fetch() {
+        struct PanicsAtRecords;
+
+        impl Subscriber for PanicsAtRecords {
+            fn enabled(&self, _: &Metadata<'_>) -> bool {
+                true
+            }
+            fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+                span::Id::from_u64(1)
+            }
+            fn record(&self, _: &span::Id, _: &span::Record<'_>) {
+                panic!("a bug in the subscriber");
+            }
+            fn event(&self, _: &tracing::Event<'_>) {}
+            fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+            fn enter(&self, _: &span::Id) {}
+            fn exit(&self, _: &span::Id) {}
+        }
+
+        let _alone = run_alone().await;
+        let guard = tracing::subscriber::set_default(PanicsAtRecords);
+        let transport = tower::service_fn(|_: http::Request<Full<Bytes>>| async {
+            Ok::<_, Infallible>(http::Response::new(Full::<Bytes>::default()))
+        });
+        let auth = ClientAuth::none("id");
+        let endpoint = TokenEndpoint::with_transport("https://as.test/", auth, transport).unwrap();
+        let error = TokenCache::new(ClientCredentials::new(endpoint)).token().await.unwrap_err();
+        drop(guard);
+        assert_eq!(error.kind(), TokenErrorKind::Panicked);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn missing_scope_and_step_up_are_reported() {
         let _alone = run_alone().await;
@@ -567,7 +606,7 @@ mod tracing {
             let body = format!(r#"{{"access_token":"T0KEN",{members}}}"#);
             let transport = tower::service_fn(move |_: http::Request<Body>| {
                 let response = http::Response::new(Body::from(body.clone()));
-                std::future::ready(Ok::<_, std::convert::Infallible>(response))
+                std::future::ready(Ok::<_, Infallible>(response))
             });
             let transport = tower::util::BoxCloneService::new(transport);
             config.token_cache_with_transport(transport).unwrap().token().await.unwrap();
