@@ -14,6 +14,10 @@ use super::{
 };
 use crate::error::ConfigError;
 
+/// The largest number of names in a variable, as in `HEADERS__ACCEPT__ENV`. The rest is not split,
+/// which limits the recursion.
+const MAX_NAMES: usize = 3;
+
 impl ProviderConfig {
     /// Reads the configuration of a provider from the environment variables of this process.
     ///
@@ -76,11 +80,11 @@ impl ProviderConfig {
             if value.is_empty() {
                 continue;
             }
-            if !insert(&mut tables, &key, &value) {
+            let path: Vec<_> = key.splitn(MAX_NAMES, NESTED).collect();
+            if !insert(&mut tables, &path, &value) {
                 return Err(key_error(name, "is set as a value and as a table: remove one"));
             }
-            let table = key.split_once(NESTED).map_or(key.as_str(), |(table, _)| table);
-            names_of_keys.insert(table.to_owned(), name);
+            names_of_keys.insert(path[0].to_owned(), name);
         }
         let tables = tables.into_iter().map(|(key, table)| (key, table.into_tree())).collect();
         let table = InlineTable::new(tables);
@@ -118,13 +122,14 @@ impl Variables {
     }
 }
 
-/// Inserts a value at a path of keys that are joined with [`NESTED`]. Returns false if there is a
-/// value or a table at the path already, or a value at the beginning of the path.
-fn insert(table: &mut BTreeMap<String, Variables>, path: &str, value: &str) -> bool {
-    match path.split_once(NESTED) {
-        None => table.insert(path.to_owned(), Variables::Value(value.to_owned())).is_none(),
-        Some((key, rest)) => {
-            let inner = table.entry(key.to_owned());
+/// Inserts a value at a path of keys. Returns false if there is a value or a table at the path
+/// already, or a value at the beginning of the path.
+fn insert(table: &mut BTreeMap<String, Variables>, path: &[&str], value: &str) -> bool {
+    match path {
+        [] => true,
+        [key] => table.insert((*key).to_owned(), Variables::Value(value.to_owned())).is_none(),
+        [key, rest @ ..] => {
+            let inner = table.entry((*key).to_owned());
             match inner.or_insert_with(|| Variables::Table(BTreeMap::new())) {
                 Variables::Table(inner) => insert(inner, rest, value),
                 Variables::Value(_) => false,

@@ -112,6 +112,13 @@ fn wrong_variable_is_named_without_its_value() {
 }
 
 #[test]
+fn deeply_nested_variable_is_unknown() {
+    let name = format!("SEARCH_{}A", "A__".repeat(100_000));
+    let error = from_vars(GRANT.into_iter().chain([(name.as_str(), "x")])).unwrap_err();
+    assert!(error.to_string().contains("is unknown"), "{error}");
+}
+
+#[test]
 fn missing_or_empty_variable_is_named() {
     for missing in ["SEARCH_CLIENT_ID", "SEARCH_CLIENT_SECRET"] {
         let without = from_vars(GRANT.into_iter().filter(|(name, _)| *name != missing));
