@@ -40,6 +40,10 @@ impl KeyError {
         ConfigError::Key { key: names.name(&self.path), reason: self.problem }
     }
 
+    pub(super) fn duplicate(key: &str) -> Self {
+        Self::of_the_table(key, "is there twice: remove one".to_owned())
+    }
+
     fn of_the_table(key: &str, problem: String) -> Self {
         Self { path: vec![key.to_owned()], problem, is_of_the_table: true }
     }
@@ -81,7 +85,7 @@ impl Error for KeyError {
     }
 
     fn duplicate_field(key: &'static str) -> Self {
-        Self::of_the_table(key, "is there twice: remove one".to_owned())
+        Self::duplicate(key)
     }
 }
 

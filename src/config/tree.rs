@@ -4,7 +4,7 @@
 //! same for all formats. They name the path of the key and quote no secret. The errors of a format
 //! would quote the value.
 
-use std::{fmt, vec};
+use std::{collections::HashSet, fmt, vec};
 
 use serde::{
     Deserialize, Deserializer,
@@ -193,20 +193,24 @@ impl<'de> Deserializer<'de> for Tree {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
-        match self {
-            Self::Table(entries) => visitor.visit_map(Entries::new(entries)),
+        let entries = match self {
+            Self::Table(entries) => entries,
             Self::Variable(text) => {
                 let pairs = items(&text).map(|item| item.split_once('='));
                 let entries = pairs.map(|pair| {
                     pair.map(|(name, value)| (name.trim().to_owned(), Self::variable(value.trim())))
                 });
                 let entries = entries.collect::<Option<Vec<_>>>();
-                let entries = entries.ok_or_else(|| {
-                    KeyError::must_be("a list of name=value, separated by commas")
-                })?;
-                visitor.visit_map(Entries::new(entries))
+                entries
+                    .ok_or_else(|| KeyError::must_be("a list of name=value, separated by commas"))?
             }
-            _ => Err(KeyError::must_be("a table")),
+            _ => return Err(KeyError::must_be("a table")),
+        };
+        // A map would keep the last one of two values without an error.
+        let mut keys = HashSet::new();
+        match entries.iter().find(|(key, _)| !keys.insert(key)) {
+            Some((key, _)) => Err(KeyError::duplicate(key)),
+            None => visitor.visit_map(Entries::new(entries)),
         }
     }
 

@@ -100,6 +100,7 @@ fn wrong_variable_is_named_without_its_value() {
         ("REJECTION_STATUSES", "403,S3CRET", "`SEARCH_REJECTION_STATUSES` must be a list"),
         ("WITHOUT_AUTHORITY", "1", "`SEARCH_WITHOUT_AUTHORITY` must be true or false"),
         ("HEADERS", "S3CRET", "`SEARCH_HEADERS` must be a list of name=value"),
+        ("HEADERS", "x-a=S3CRET,x-a=1", "`SEARCH_HEADERS__X-A` is there twice: remove one"),
         ("CLIENT_SECRET__FILE", "/x", "is set as a value and as a table: remove one"),
         ("TOKEN_REQUEST_LIMIT__MAX", "3", "`SEARCH_TOKEN_REQUEST_LIMIT__PERIOD` is missing"),
     ] {

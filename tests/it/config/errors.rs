@@ -165,6 +165,21 @@ fn configuration_in_yaml_is_read() {
     }
 }
 
+/// Some parsers pass on a key that is there twice.
+#[test]
+fn key_that_is_there_twice_is_an_error() {
+    for (table, key) in [
+        (r#""parameters": { "a": "1", "b": "2", "a": "3" }"#, "source.parameters.a"),
+        (r#""headers": { "x-a": "1", "x-a": "1" }"#, "source.headers.x-a"),
+        (r#""scope": "a", "scope": "b""#, "source.scope"),
+    ] {
+        let auth = r#""client_auth": { "method": "none", "client_id": "me" }"#;
+        let json = format!(r#"{{ "source": {{ {auth}, {table} }} }}"#);
+        let error = serde_json::from_str::<ProviderConfig>(&json).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}` is there twice: remove one")), "{error}");
+    }
+}
+
 /// With the feature `arbitrary_precision`, `serde_json` passes numbers as tables.
 #[test]
 fn number_of_arbitrary_precision_is_read() {
