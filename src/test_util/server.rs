@@ -26,6 +26,7 @@ use super::{
     fake_endpoint::{FakeEndpoint, Fault},
     messages::{ResponseBody, body},
 };
+use crate::sync::{Mutex, lock};
 
 /// The default of hyper is 200. Further requests would wait for the first ones, which a test may
 /// hold.
@@ -44,6 +45,9 @@ pub(super) trait Respond: Clone + Send + Sync + 'static {
 /// A server for HTTP/1 and HTTP/2 that stops when it is dropped.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    /// `None` after the drop. The task ends only when the runtime runs it, but the port must be
+    /// free at once.
+    listener: Arc<Mutex<Option<TcpListener>>>,
     task: AbortHandle,
 }
 
@@ -56,22 +60,32 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(listener, endpoint, responder)).abort_handle();
-        Ok(Self { address, task })
+        let listener = Arc::new(Mutex::new(Some(listener)));
+        let task = tokio::spawn(accept(Arc::clone(&listener), endpoint, responder));
+        Ok(Self { address, listener, task: task.abort_handle() })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        lock(&self.listener).take();
     }
 }
 
 /// Serves connections until the future is dropped, which closes all of them.
-async fn accept(listener: TcpListener, endpoint: FakeEndpoint, responder: impl Respond) {
+async fn accept(
+    listener: Arc<Mutex<Option<TcpListener>>>,
+    endpoint: FakeEndpoint,
+    responder: impl Respond,
+) {
     let mut connections = JoinSet::new();
     loop {
-        match listener.accept().await {
+        let accepted = future::poll_fn(|context| match &*lock(&listener) {
+            Some(listener) => listener.poll_accept(context),
+            None => Poll::Pending,
+        });
+        match accepted.await {
             Ok((stream, _)) => {
                 connections.spawn(serve(stream, endpoint.clone(), responder.clone()));
             }

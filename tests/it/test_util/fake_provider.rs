@@ -267,6 +267,16 @@ async fn drop_stops_both_servers() {
 }
 
 #[tokio::test]
+async fn ports_are_free_at_once_after_the_drop() {
+    let provider = FakeProvider::start().await.unwrap();
+    let port = |url: String| url.parse::<http::Uri>().unwrap().port_u16().unwrap();
+    let (token_port, api_port) = (port(provider.token_url()), port(provider.api_origin()));
+    drop(provider);
+    let builder = FakeProvider::builder().token_port(token_port).api_port(api_port);
+    builder.start().await.unwrap();
+}
+
+#[tokio::test]
 async fn port_in_use_is_an_error() {
     let provider = FakeProvider::start().await.unwrap();
     let origin = provider.api_origin();
