@@ -18,12 +18,26 @@ pub struct FakeEndpoint {
 #[derive(Default)]
 struct State {
     requests: usize,
-    faults: VecDeque<Fault>,
+    /// Each with the number of requests that it is for.
+    faults: VecDeque<(usize, Fault)>,
     delay: Duration,
     holds: usize,
 }
 
+impl State {
+    fn take_fault(&mut self) -> Option<Fault> {
+        let (times, fault) = self.faults.front_mut()?;
+        *times -= 1;
+        if *times > 0 {
+            Some(fault.clone())
+        } else {
+            self.faults.pop_front().map(|(_, fault)| fault)
+        }
+    }
+}
+
 /// The outcome of a request, instead of that of the server.
+#[derive(Clone)]
 pub(super) enum Fault {
     Response(Response<Bytes>),
     Disconnect,
@@ -34,15 +48,18 @@ impl FakeEndpoint {
     ///
     /// Responses and [disconnections](Self::disconnect_next) that were added before come first.
     pub fn respond_next(&self, times: usize, response: Response<impl Into<Bytes>>) {
-        let response = response.map(Into::into);
-        let faults = (0..times).map(|_| Fault::Response(response.clone()));
-        self.state.send_modify(|state| state.faults.extend(faults));
+        self.add_fault(times, Fault::Response(response.map(Into::into)));
     }
 
     /// Closes the connection of the next `times` requests without a response.
     pub fn disconnect_next(&self, times: usize) {
-        let faults = (0..times).map(|_| Fault::Disconnect);
-        self.state.send_modify(|state| state.faults.extend(faults));
+        self.add_fault(times, Fault::Disconnect);
+    }
+
+    fn add_fault(&self, times: usize, fault: Fault) {
+        if times > 0 {
+            self.state.send_modify(|state| state.faults.push_back((times, fault)));
+        }
     }
 
     /// Delays each request that arrives from now on by this time. Default: no delay.
@@ -80,7 +97,7 @@ impl FakeEndpoint {
         let (mut fault, mut delay) = (None, Duration::ZERO);
         self.state.send_modify(|state| {
             state.requests += 1;
-            fault = state.faults.pop_front();
+            fault = state.take_fault();
             delay = state.delay;
         });
         if !delay.is_zero() {
@@ -94,9 +111,11 @@ impl FakeEndpoint {
 impl fmt::Debug for FakeEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.borrow();
+        let times = state.faults.iter().map(|(times, _)| *times);
+        let faults = times.fold(0, usize::saturating_add);
         f.debug_struct("FakeEndpoint")
             .field("requests", &state.requests)
-            .field("faults", &state.faults.len())
+            .field("faults", &faults)
             .field("delay", &state.delay)
             .field("holds", &state.holds)
             .finish()

@@ -224,6 +224,21 @@ async fn planned_faults_come_in_order_and_then_end() {
 }
 
 #[tokio::test]
+async fn fault_may_be_planned_for_all_requests() {
+    let provider = FakeProvider::start().await.unwrap();
+    let down = Response::builder().status(503).body("down").unwrap();
+    provider.api().respond_next(0, Response::new("never"));
+    provider.api().respond_next(usize::MAX, down);
+    provider.api().disconnect_next(1);
+    assert!(format!("{:?}", provider.api()).contains(&usize::MAX.to_string()));
+    let client = client(&provider, http1_client());
+    for _ in 0..2 {
+        let response = client.clone().oneshot(post(&provider, "/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
 async fn held_request_is_checked_after_the_release() {
     let provider = FakeProvider::start().await.unwrap();
     let client = client(&provider, http1_client());
