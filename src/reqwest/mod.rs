@@ -68,6 +68,8 @@ middleware. Requests are then sent with `client.post(…).json(…).send()`."
 //! - **Default headers of the client** are added below the layer, which does not see them. A
 //!   default `Host` header is not compared with the URL. A default `Authorization` header is sent
 //!   with requests that get no token.
+//! - **User information in a URL**, as in `https://user:password@api.example.com`, becomes an
+//!   `Authorization` header in a `RequestBuilder`. The request gets no token then.
 //! - **TLS**: this feature enables no features of reqwest. Enable one in your own dependency on
 //!   reqwest, such as `rustls`.
 //!

@@ -229,6 +229,23 @@ async fn other_origin_gets_the_request_without_a_token() {
     assert_eq!(text, r#"false b"x""#);
 }
 
+/// A `RequestBuilder` makes an `Authorization` header from the user information of its URL.
+#[tokio::test]
+async fn user_information_in_a_builder_replaces_the_token() {
+    let api = serve(|request| async move {
+        let values: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
+        Response::new(Full::<Bytes>::from(format!("{values:?}")))
+    })
+    .await;
+    let client = client(layer(api));
+    let url = format!("http://me:pw@{api}/");
+    let response = client.send(client.get_ref().get(&url)).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), r#"["Basic bWU6cHc="]"#);
+    let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
+    let response = client.execute(request).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), r#"["Bearer A"]"#);
+}
+
 #[test]
 fn types_are_send_sync_and_the_future_is_static() {
     fn check<T: Clone + Send + Sync + 'static>() {}
