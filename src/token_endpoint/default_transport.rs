@@ -211,6 +211,8 @@ impl DefaultTransport {
     }
 
     /// Returns `None` without the feature `webpki-roots`.
+    #[cfg(feature = "config")]
+    #[cfg_attr(feature = "webpki-roots", allow(clippy::unnecessary_wraps))]
     pub(crate) fn with_bundled_roots_and(
         certificates: Vec<Certificate>,
     ) -> Option<Result<Self, ConfigError>> {
