@@ -183,20 +183,6 @@ impl ProviderConfig {
     }
 }
 
-#[cfg(feature = "default-transport")]
-fn with_bundled_roots(
-    certificates: Vec<Certificate>,
-    names: &KeyNames,
-) -> Result<DefaultTransport, ConfigError> {
-    DefaultTransport::with_bundled_roots_and(certificates).unwrap_or_else(|| {
-        Err(names.error(
-            "source.bundled_roots",
-            "needs root certificates in the program: enable the feature webpki-roots of \
-             tower-oauth",
-        ))
-    })
-}
-
 /// Calls a setter if there is a value for it.
 fn apply<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
     match value {
@@ -271,7 +257,14 @@ impl ClientCredentialsSource {
         let transport = if !is_https && self.proxy.is_none() {
             DefaultTransport::for_plain_http()
         } else if self.bundled_roots {
-            with_bundled_roots(certificates, names)?
+            DefaultTransport::with_bundled_roots_and(certificates).map_err(|cause| match cause {
+                ConfigError::NoRootCertificates => names.error(
+                    "source.bundled_roots",
+                    "needs root certificates in the program: enable the feature webpki-roots of \
+                     tower-oauth",
+                ),
+                cause => cause,
+            })?
         } else {
             DefaultTransport::trusting(certificates)?
         };

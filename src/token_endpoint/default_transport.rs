@@ -210,19 +210,20 @@ impl DefaultTransport {
         Self::with_roots(Roots::DEFAULT, certificates)
     }
 
-    /// Returns `None` without the feature `webpki-roots`.
+    /// Creates a transport that trusts the bundled roots and `certificates`. Without the feature
+    /// `webpki-roots`, there are no roots to bundle.
     #[cfg(feature = "config")]
-    #[cfg_attr(feature = "webpki-roots", allow(clippy::unnecessary_wraps))]
     pub(crate) fn with_bundled_roots_and(
         certificates: Vec<Certificate>,
-    ) -> Option<Result<Self, ConfigError>> {
+    ) -> Result<Self, ConfigError> {
         #[cfg(feature = "webpki-roots")]
-        return Some(Self::with_roots(Roots::Bundled, certificates));
+        let transport = Self::with_roots(Roots::Bundled, certificates);
         #[cfg(not(feature = "webpki-roots"))]
-        {
+        let transport = {
             drop(certificates);
-            None
-        }
+            Err(ConfigError::NoRootCertificates)
+        };
+        transport
     }
 
     fn with_roots(roots: Roots, extra: Vec<Certificate>) -> Result<Self, ConfigError> {
