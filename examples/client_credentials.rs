@@ -40,7 +40,7 @@ async fn run() -> Result<(), BoxError> {
     let tokens = TokenCache::new(ClientCredentials::new(endpoint));
 
     // Once per API: the servers that may receive the token.
-    let url: Uri = var("API_URL")?.parse()?;
+    let url: Uri = var("API_URL")?.parse().map_err(|error| format!("API_URL: {error}"))?;
     let scheme = url.scheme_str().ok_or("API_URL: not a complete URL")?;
     let host_and_port = url.authority().ok_or("API_URL: not a complete URL")?;
     let oauth = OAuthLayer::new(tokens, Origins::new([format!("{scheme}://{host_and_port}")])?);

@@ -33,13 +33,15 @@ async fn run_command(command: String) -> Result<AccessToken, TokenError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let (command, url) = (env::var("TOKEN_COMMAND")?, env::var("API_URL")?);
+    let var = |name| env::var(name).map_err(|error| format!("{name}: {error}"));
+    let (command, url) = (var("TOKEN_COMMAND")?, var("API_URL")?);
     let tokens = TokenCache::new(source_fn(move |_| run_command(command.clone())));
 
-    let url: Uri = url.parse()?;
+    let url: Uri = url.parse().map_err(|error| format!("API_URL: {error}"))?;
     let (scheme, host) = url.scheme().zip(url.authority()).ok_or("API_URL: not a complete URL")?;
     let oauth = OAuthLayer::new(tokens, Origins::new([format!("{scheme}://{host}")])?);
-    let tls = HttpsConnectorBuilder::new().try_with_platform_verifier()?;
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = HttpsConnectorBuilder::new().with_provider_and_platform_verifier(provider)?;
     let connector = tls.https_or_http().enable_http1().build();
     let http_client = Client::builder(TokioExecutor::new()).build(connector);
     let client = ServiceBuilder::new().layer(oauth).service(http_client);

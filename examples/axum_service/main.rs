@@ -42,8 +42,9 @@ async fn main() -> Result<(), BoxError> {
     let settings: Settings =
         toml::from_str(&fs::read_to_string(path)?).map_err(|error| error.message().to_owned())?;
 
-    let connector = HttpsConnectorBuilder::new().try_with_platform_verifier()?;
-    let connector = connector.https_or_http().enable_http1().build();
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = HttpsConnectorBuilder::new().with_provider_and_platform_verifier(provider)?;
+    let connector = tls.https_or_http().enable_http1().build();
     let http_client = Client::builder(TokioExecutor::new()).build(connector);
     // An axum body is not `Clone`: `BufferBody` keeps it for the retry.
     let oauth = settings.provider.layer()?.with_replay(BufferBody::default());
