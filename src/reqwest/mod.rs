@@ -45,14 +45,14 @@
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "
-With reqwest-middleware (feature `reqwest-middleware`), [`OAuthClient::into_middleware`] returns a
-middleware. Requests are then sent with `client.post(…).json(…).send()`."
+With reqwest-middleware (feature `reqwest-middleware`), [`OAuthClient::into_middleware`] returns the
+inner client and a middleware for it. Requests are then sent with `client.post(…).json(…).send()`."
 )]
 #![cfg_attr(
     not(feature = "reqwest-middleware"),
     doc = "
-With reqwest-middleware (feature `reqwest-middleware`), `OAuthClient::into_middleware` returns a
-middleware. Requests are then sent with `client.post(…).json(…).send()`."
+With reqwest-middleware (feature `reqwest-middleware`), `OAuthClient::into_middleware` returns the
+inner client and a middleware for it. Requests are then sent with `client.post(…).json(…).send()`."
 )]
 //!
 //! # Caveats
