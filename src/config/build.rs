@@ -253,18 +253,18 @@ impl ClientCredentialsSource {
     /// Creates the ready-made transport. It has TLS for an `https` URL, and for a proxy.
     #[cfg(feature = "default-transport")]
     fn transport(&self, is_https: bool, names: &KeyNames) -> Result<DefaultTransport, ConfigError> {
+        if self.bundled_roots && !cfg!(feature = "webpki-roots") {
+            return Err(names.error(
+                "source.bundled_roots",
+                "needs root certificates in the program: enable the feature webpki-roots of \
+                 tower-oauth",
+            ));
+        }
         let certificates = self.certificates(names)?;
         let transport = if !is_https && self.proxy.is_none() {
             DefaultTransport::for_plain_http()
         } else if self.bundled_roots {
-            DefaultTransport::with_bundled_roots_and(certificates).map_err(|cause| match cause {
-                ConfigError::NoRootCertificates => names.error(
-                    "source.bundled_roots",
-                    "needs root certificates in the program: enable the feature webpki-roots of \
-                     tower-oauth",
-                ),
-                cause => cause,
-            })?
+            DefaultTransport::with_bundled_roots_and(certificates)?
         } else {
             DefaultTransport::trusting(certificates)?
         };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     inline_table::InlineTable,
-    key_error::one_of,
+    key_error::{KeyError, one_of},
     key_names::{INLINE_TABLES, KeyNames, NESTED},
     keys::Provider,
     provider_config::ProviderConfig,
@@ -89,14 +89,17 @@ impl ProviderConfig {
         let tables = tables.into_iter().map(|(key, table)| (key, table.into_tree())).collect();
         let table = InlineTable::new(tables);
         let provider = Provider::deserialize(Tree::Inline(table.clone()));
-        let provider = provider.map_err(|error| error.into_config_error(&names))?;
-        if let Some(unknown) = table.unknown_key() {
+        // A typing error makes one key unknown and another one missing. After another error, some
+        // tables have not been read, so their keys are not known.
+        let are_keys_known = provider.as_ref().err().is_none_or(KeyError::is_about_key);
+        if are_keys_known && let Some(unknown) = table.unknown_key() {
             let known = table.known_keys().into_iter().filter(|key| !INLINE_TABLES.contains(key));
             let known: Vec<_> = known.map(|key| names.name(&[key])).collect();
             let known = one_of(known.iter().map(String::as_str));
             let name = names_of_keys.remove(&unknown).unwrap_or_default();
             return Err(key_error(name, &format!("is unknown: use {known}")));
         }
+        let provider = provider.map_err(|error| error.into_config_error(&names))?;
         Ok(Self { provider, names })
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct KeyError {
     path: Vec<String>,
     problem: String,
     /// True if the problem is the key and not its value: it is unknown, missing, or there twice.
-    is_of_the_table: bool,
+    is_about_key: bool,
 }
 
 impl KeyError {
@@ -30,10 +30,15 @@ impl KeyError {
 
     /// Adds the variant of the table, on which its valid keys depend.
     pub(super) fn in_variant(mut self, tag: &str, variant: &str) -> Self {
-        if self.is_of_the_table && self.path.len() == 1 {
+        if self.is_about_key && self.path.len() == 1 {
             self.problem = format!("{} (the `{tag}` is `{variant}`)", self.problem);
         }
         self
+    }
+
+    /// Returns true if the key is unknown, missing, or there twice.
+    pub(super) fn is_about_key(&self) -> bool {
+        self.is_about_key
     }
 
     pub(super) fn into_config_error(self, names: &KeyNames) -> ConfigError {
@@ -41,11 +46,11 @@ impl KeyError {
     }
 
     pub(super) fn duplicate(key: &str) -> Self {
-        Self::of_the_table(key, "is there twice: remove one".to_owned())
+        Self::about_key(key, "is there twice: remove one".to_owned())
     }
 
-    fn of_the_table(key: &str, problem: String) -> Self {
-        Self { path: vec![key.to_owned()], problem, is_of_the_table: true }
+    fn about_key(key: &str, problem: String) -> Self {
+        Self { path: vec![key.to_owned()], problem, is_about_key: true }
     }
 }
 
@@ -60,7 +65,7 @@ pub(super) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 impl Error for KeyError {
     fn custom<T: fmt::Display>(problem: T) -> Self {
-        Self { path: Vec::new(), problem: problem.to_string(), is_of_the_table: false }
+        Self { path: Vec::new(), problem: problem.to_string(), is_about_key: false }
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -77,11 +82,11 @@ impl Error for KeyError {
 
     fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
         let expected = one_of(expected.iter().copied());
-        Self::of_the_table(key, format!("is unknown: use {expected}"))
+        Self::about_key(key, format!("is unknown: use {expected}"))
     }
 
     fn missing_field(key: &'static str) -> Self {
-        Self::of_the_table(key, "is missing".to_owned())
+        Self::about_key(key, "is missing".to_owned())
     }
 
     fn duplicate_field(key: &'static str) -> Self {

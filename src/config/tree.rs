@@ -269,11 +269,11 @@ impl Tree {
                 let entry = |field: &&str| take(field).map(|value| ((*field).to_owned(), value));
                 Ok(fields.iter().filter_map(entry).collect())
             }
-            _ => Err(self.is_no_table()),
+            _ => Err(self.not_a_table()),
         }
     }
 
-    fn is_no_table(&self) -> KeyError {
+    fn not_a_table(&self) -> KeyError {
         match self {
             Self::Variable(_) => {
                 KeyError::custom("is a table: add two underscores and the name of a key to it")
@@ -352,7 +352,7 @@ impl Tagged {
                 variables.add_keys(&[tag]);
                 variables.take(tag)
             }
-            other => return Err(other.is_no_table()),
+            other => return Err(other.not_a_table()),
         };
         let variant = variant.map(String::deserialize);
         let variant = variant.transpose().map_err(|error| error.under(tag))?;

@@ -387,6 +387,12 @@ impl TokenError {
         self.0.error_uri.as_deref()
     }
 
+    /// Returns what to do about the error.
+    fn advice(&self) -> String {
+        let advice = self.0.advice.clone().unwrap_or_else(|| self.general_advice());
+        advice.show(self.0.setting_names).to_string()
+    }
+
     /// Returns the advice for an error of this kind that comes from a source of the user.
     fn general_advice(&self) -> Advice {
         let advice = match self.0.kind {
@@ -424,8 +430,7 @@ impl fmt::Display for TokenError {
         if let Some(asked) = self.0.retry_after.filter(|asked| !asked.is_zero()) {
             write!(f, "; the server asked to wait {} s", asked.as_secs_f64().ceil())?;
         }
-        let advice = self.0.advice.clone().unwrap_or_else(|| self.general_advice());
-        write!(f, "; {}", advice.show(self.0.setting_names))?;
+        write!(f, "; {}", self.advice())?;
         match self.next_attempt_in() {
             Some(left) => {
                 write!(f, "; no further attempt for {} s", left.as_secs().saturating_add(1))
@@ -443,6 +448,7 @@ impl fmt::Debug for TokenError {
             .field("endpoint", &self.endpoint())
             .field("status", &self.0.status)
             .field("message", &self.0.message)
+            .field("advice", &self.advice())
             .finish_non_exhaustive()
     }
 }

@@ -188,7 +188,10 @@ impl RequestFacts<'_> {
                 "check the parameters of the request; if the server expects JSON, set \
                  {TokenEndpoint::request_format|request_format} to {RequestFormat::Json|json}"
             }
-            (None, 404 | 405 | 410) => self.advice_for_url(),
+            // The codes are those of an API, not of a token endpoint (RFC 6750 §3.1).
+            (Some("invalid_token" | "insufficient_scope"), _) | (None, 404 | 405 | 410) => {
+                self.advice_for_url()
+            }
             (None, 407) => "check the proxy that the transport uses, and the credentials for it",
             (_, 429) => "send fewer token requests: let all clients share one TokenCache",
             (_, _) if is_transient_status(status) => {

@@ -47,7 +47,13 @@ impl Proxy {
         if authority.as_str().contains('@') {
             return Err(error("has an @ in the user name or the password: write it as %40"));
         }
-        check_server(scheme, authority).map_err(error)?;
+        check_server(scheme, authority).map_err(|_| {
+            error(
+                "needs the scheme http or https, and a valid port if any: SOCKS is not supported, \
+                 and special characters of the user name and the password must be \
+                 percent-encoded, such as / as %2F",
+            )
+        })?;
         let authorization = proxy.basic_auth().cloned();
         Ok(Self { url, authorization, setting })
     }

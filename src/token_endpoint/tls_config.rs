@@ -113,7 +113,8 @@ fn no_platform_roots(error: &rustls::Error) -> ConfigError {
     ConfigError::Tls {
         reason: format!(
             "{error}; install root certificates (for example the package ca-certificates), or use \
-             the bundled ones (feature webpki-roots of tower-oauth)"
+             the bundled ones (the feature webpki-roots of tower-oauth, and with_bundled_roots or \
+             the key bundled_roots)"
         ),
     }
 }

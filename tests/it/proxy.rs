@@ -443,7 +443,7 @@ mod configured {
             (
                 "proxy = 'socks5://me:pr0xy@p.test'",
                 "`source.proxy`",
-                "needs the scheme https or http",
+                "needs the scheme http or https",
             ),
             ("proxy = { env = 'TOWER_OAUTH_UNSET' }", "`source.proxy`", "is not set"),
             ("proxy = 'http://p.test'\nno_proxy = true", "`source.no_proxy`", "remove one"),

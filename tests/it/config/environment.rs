@@ -112,6 +112,18 @@ fn wrong_variable_is_named_without_its_value() {
     }
 }
 
+/// The misspelled variable is the cause, and the missing one its effect.
+#[test]
+fn misspelled_name_of_a_required_variable_is_named() {
+    for name in ["SEARCH_CLIENT_SECRT", "SEARCH_CLIENT_SECRET_FILE"] {
+        let grant = GRANT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let others = grant.into_iter().filter(|(name, _)| name != "SEARCH_CLIENT_SECRET");
+        let variable = (name.to_owned(), "S3CRET".to_owned());
+        let error = from_vars(others.chain([variable])).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{name}` is unknown")), "{error}");
+    }
+}
+
 #[test]
 fn deeply_nested_variable_is_unknown() {
     let name = format!("SEARCH_{}A", "A__".repeat(100_000));
