@@ -9,13 +9,10 @@ pub(super) const INLINE_TABLES: [&str; 2] = ["source", "client_auth"];
 pub(super) const NESTED: &str = "__";
 
 /// The form in which the user wrote the keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) enum KeyNames {
-    #[default]
     File,
-    Environment {
-        prefix: String,
-    },
+    Environment { prefix: String },
 }
 
 impl KeyNames {

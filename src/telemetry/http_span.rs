@@ -7,7 +7,7 @@ use tracing::{Instrument, Span, debug_span, field::Empty};
 #[cfg(feature = "tracing")]
 use super::{current::current_cache, tracing_events::TARGET};
 #[cfg(feature = "tracing")]
-use crate::url_check::effective_port;
+use crate::{log_text::without_query, url_check::effective_port};
 
 /// The span of one HTTP request of the token source. Its fields have the names that OpenTelemetry
 /// defines for HTTP client spans. Without the feature `tracing`, it does nothing.
@@ -32,7 +32,6 @@ impl HttpSpan {
         let (method, uri) = (request.method().as_str(), request.uri());
         let port = uri.scheme().zip(uri.authority());
         let port = port.and_then(|(scheme, authority)| effective_port(scheme, authority));
-        let url = |text: &str| clean(text).split('?').next().map(str::to_owned);
         let span = debug_span!(
             target: TARGET,
             "http_request",
@@ -43,7 +42,7 @@ impl HttpSpan {
             http.request.method = method,
             http.request.resend_count = (resend_count > 0).then_some(resend_count),
             http.response.status_code = Empty,
-            url.full = url(&uri.to_string()),
+            url.full = without_query(&clean(&uri.to_string())),
             server.address = uri.host().map(clean),
             server.port = port,
             error.r#type = Empty,
