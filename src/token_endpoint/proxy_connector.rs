@@ -123,11 +123,14 @@ async fn connect(
     target: &str,
 ) -> io::Result<StatusCode> {
     let head = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
-    let credentials = proxy.authorization().map_or(&[][..], |value| value.as_bytes());
-    let name: &[u8] = if credentials.is_empty() { b"" } else { b"proxy-authorization: " };
-    let end: &[u8] = if credentials.is_empty() { b"\r\n" } else { b"\r\n\r\n" };
     // One allocation: a buffer that grows would leave copies of the password in freed memory.
-    let request = Zeroizing::new([head.as_bytes(), name, credentials, end].concat());
+    let request = Zeroizing::new(match proxy.authorization() {
+        None => [head.as_bytes(), b"\r\n"].concat(),
+        Some(credentials) => {
+            let name = b"proxy-authorization: ";
+            [head.as_bytes(), name, credentials.as_bytes(), b"\r\n\r\n"].concat()
+        }
+    });
     stream.write_all(&request).await?;
     stream.flush().await?;
 
